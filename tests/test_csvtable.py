@@ -9,7 +9,7 @@ import pty
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.csvtable import CsvTable
@@ -26,6 +26,7 @@ def text_of(rows: list[list[object]], *, safe: bool = False) -> str:
 
 
 @pytest.mark.slow
+@settings(deadline=None)
 @given(st.lists(st.lists(st.text(alphabet="ab,\"'\r\n\t=+-@; é"), min_size=2, max_size=3), max_size=5))
 def test_written_rows_are_read_back(rows: list[list[str]]) -> None:
     text = text_of([list(row) for row in rows])

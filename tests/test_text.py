@@ -6,7 +6,7 @@ import os
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.text import printable
@@ -30,6 +30,7 @@ def test_control_sequences_are_made_visible(text: str, shown: str) -> None:
 
 
 @pytest.mark.slow
+@settings(deadline=None)
 @given(st.text())
 def test_the_result_has_no_hidden_characters_and_can_be_encoded(text: str) -> None:
     shown = printable(text)

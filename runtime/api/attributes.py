@@ -38,6 +38,7 @@ def add_attributes(
     *,
     source: str = "photos",
     backend: str = "auto",
+    exclude: Sequence[str] = (),
     force: bool = False,
     listener: Listener | None = None,
     control: Control | None = None,
@@ -53,6 +54,7 @@ def add_attributes(
         source: "photos" to read the photos again, at the places of the faces that the file names; "embeddings" to read
             no photo and ask a head about the embeddings, which takes seconds.
         backend: backend of the network that looks at the photos: "cpu", "cuda", "tensorrt", or "auto".
+        exclude: patterns of photos that are not read, such as one on a bad sector.
         force: read all faces again.
         listener: shows the progress; None logs it.
         control: pauses and stops the job, from another thread or by signals; None for neither.
@@ -61,7 +63,9 @@ def add_attributes(
     Raises:
         ConfigError: a name or the source is unknown, or the file holds crops of another size.
         ModelError: no head is known for the model of the file.
-        SourceError: the photos are gone; the file is unchanged.
+        OptionError: photos are excluded, and no photo is read.
+        SourceError: the photos are gone, or one of their disks; the file is unchanged.
+        MachineError: a photo cannot be read because of the machine; what was read is kept.
         StorageError, DiskFullError, LockedError: the file is unchanged.
         Interrupted: the control stopped the job; what was read is kept.
 
@@ -74,12 +78,15 @@ def add_attributes(
     names = parse_attributes(attributes)
     if source not in SOURCES:
         raise ConfigError(f"the source is {source!r}; expected: {' or '.join(SOURCES)}")
+    if exclude and source != "photos":
+        raise OptionError("--exclude and --from embeddings exclude each other: no photo is read")
     if source == "photos":
         reader = AttributeReader(names, choose_attributes(backend))
     else:
         with EmbeddingFile(Path(file)) as gallery:
             reader = AttributeReader(names, head=find_head(gallery.contract.model, gallery.contract.model_sha256))
-    return adding.add_attributes(Path(file), reader, force=force, listener=listener, control=control)
+    options: dict[str, Any] = {"exclude": tuple(exclude), "force": force}
+    return adding.add_attributes(Path(file), reader, **options, listener=listener, control=control)
 
 
 @dataclass(frozen=True, slots=True)

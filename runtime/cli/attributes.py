@@ -32,6 +32,12 @@ from .common import handle_errors, setup_logging, terminal
     help="photos: read the photos again. embeddings: read no photo, in seconds; for files of facemill-512.",
 )
 @groups.backend_option
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="GLOB",
+    help="Do not read photos whose name, folder or path matches, such as a photo on a bad sector; repeatable.",
+)
 @options.force_option("Read faces again that have their age and gender already.")
 @options.log_option
 @options.json_option
@@ -43,8 +49,9 @@ def main(file: Path, log_file: Path | None, as_json: bool, **given: Any) -> None
     for others: use it to search and to sort, never to decide about a person (docs/attributes.md).
 
     With --from photos, the faces are cropped again at the places that FILE names. A face whose photo is gone gets no
-    age and no gender. What was read is kept beside FILE (FILE.attributes.parts): after Ctrl-C or a crash the same
-    command goes on. With --from embeddings, a small head answers for the embeddings of facemill-512.
+    age and no gender; a disk that does not answer stops the command. What was read is kept beside FILE
+    (FILE.attributes.parts): after Ctrl-C or a crash the same command goes on. With --from embeddings, a small head
+    answers for the embeddings of facemill-512.
 
     \b
     Examples:
@@ -66,5 +73,6 @@ def main(file: Path, log_file: Path | None, as_json: bool, **given: Any) -> None
     click.echo(f"{printable(str(file))}: {names} of {added.rows - added.unread:,} of {added.rows:,} faces")
     click.echo(f"  {added.read:,} read now in {added.elapsed_s:.1f} s, from {added.source}, by {added.model}")
     if added.unread:
-        reason = "their embeddings are zeros" if added.source == "embeddings" else "their photos cannot be read"
+        gone = f"their photos cannot be read{' or are left out' if given['exclude'] else ''}"
+        reason = "their embeddings are zeros" if added.source == "embeddings" else gone
         click.echo(f"  {added.unread:,} without, because {reason}")

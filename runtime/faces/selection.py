@@ -71,9 +71,14 @@ def select_faces(rules: FaceRules, faces: Faces, height: int, width: int) -> Fac
     return faces.take([first, *(i for i in range(len(faces)) if i != first)])
 
 
-def needs_larger_photo(faces: Faces, reduction: int) -> bool:
-    """Whether a reduced photo must be decoded again, larger, to crop its faces."""
-    return reduction > 1 and float(interocular(faces.landmarks).min()) < ENOUGH_IOD
+def needs_larger_photo(landmarks: NDArray[np.float32], reduction: int) -> bool:
+    """Whether a reduced photo must be decoded again, larger, to crop its faces.
+
+    Args:
+        landmarks: (F, 5, 2) float32, pixels of the reduced photo.
+        reduction: how many pixels of the original a pixel of the photo covers, in each direction.
+    """
+    return reduction > 1 and float(interocular(landmarks).min()) < ENOUGH_IOD
 
 
 def describe_faces(faces: Faces) -> NDArray[np.void]:

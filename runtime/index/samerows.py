@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import StorageError
+from ..files import sweep_temporary
 from ..storage.file import EmbeddingFile
 from .codesfile import codes_path
 from .indexfile import index_path
@@ -29,6 +30,7 @@ def same_rows(file: Path, *cards: Path) -> Iterator[None]:
     Raises:
         StorageError: the file is not a finished embedding file.
     """
+    sweep_cards(file, *cards)
     with EmbeddingFile(file) as gallery:
         before = gallery.source
     yield
@@ -40,11 +42,22 @@ def same_rows(file: Path, *cards: Path) -> Iterator[None]:
         return
     if after["run_id"] != before["run_id"]:  # a different program has replaced it, with different rows
         return
-    indexes = index_path(file), *(codes_path(file, kind) for kind in APPROXIMATE)
-    for card in (*map(sidecar_path, indexes), *cards):
+    for card in _all_cards(file, cards):
         try:
             renew_source(card, before, after)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError, TypeError) as err:
             logger.debug("keeping %s unchanged: %s", card, err)
+
+
+def sweep_cards(file: Path, *cards: Path) -> None:
+    """Remove what `same_rows` has left of a new sidecar, if it was killed; one that is being written stays."""
+    for card in _all_cards(file, cards):
+        sweep_temporary(card)
+
+
+def _all_cards(file: Path, cards: Sequence[Path]) -> list[Path]:
+    """The sidecars of the indexes of a file, and other JSON files that hold its `source`."""
+    indexes = index_path(file), *(codes_path(file, kind) for kind in APPROXIMATE)
+    return [*map(sidecar_path, indexes), *cards]

@@ -8,7 +8,8 @@ import logging
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 
 from ..files import write_durable
 from ..records import ATTRIBUTES
+from ..sources.pathtable import PathTable, write_paths
 from ..storage.opening import refuse_system_error
-from ..storage.runfolder import RunFolder, folder_of
+from ..storage.runfolder import RunFolder, decode_plan, encode_plan, folder_of
 
 _PART = re.compile(r"part-(\d+)-(\d+)-(\d+)\.npy")  # first face, last face + 1, CRC-32 of the content
 
@@ -32,6 +34,7 @@ class AttributeParts:
 
     Attributes:
         done: number of faces whose attributes are kept.
+        disks: the disks of the photos when the interrupted job began; empty for a new job. See `sources.disks`.
     """
 
     def __init__(self, file: Path, question: Mapping[str, Any]) -> None:
@@ -45,15 +48,50 @@ class AttributeParts:
             StorageError: the folder cannot be used.
         """
         self._folder = RunFolder(Path(f"{file}.attributes"), like=file)
+        self._plan, self._question = self._folder.path / "plan.json", json.loads(json.dumps(question))
         self.done = 0
-        plan, text = self._folder.path / "plan.json", json.dumps(question, indent=2, sort_keys=True)
-        if not plan.exists() or plan.read_bytes() != text.encode():
+        disks = self._stored_disks()
+        self.disks = [os.fsencode(disk) for disk in disks or ()]
+        if disks is None:
             self._folder.clear()
-            write_durable(plan, text.encode(), "the plan", like=self._folder.path)
+
+    def _stored_disks(self) -> list[str] | None:
+        """The disks in the plan of an interrupted job; None without one, or if it was another job or is damaged."""
+        try:
+            plan = decode_plan(self._plan.read_bytes())
+        except (OSError, ValueError) as err:
+            if not isinstance(err, FileNotFoundError):
+                refuse_system_error(err, self._plan)
+            return None
+        disks: list[str] | None = plan.pop("disks", None)
+        return disks if plan == self._question else None
+
+    @contextmanager
+    def photos(self, names: Iterable[bytes]) -> Iterator[PathTable]:
+        """The paths of the photos to read, on disk.
+
+        Raises:
+            DiskFullError, StorageError: they cannot be written.
+        """
+        write_paths(self._folder.paths_file, names)
+        with PathTable(self._folder.paths_file) as table:
+            yield table
+
+    def begin(self, disks: Iterable[bytes]) -> None:
+        """Write the plan, before any part.
+
+        Args:
+            disks: absolute folders of the photos that are disks of their own.
+        Raises:
+            DiskFullError, StorageError: it cannot be written.
+        """
+        self.disks = sorted({*self.disks, *disks})
+        data = encode_plan({**self._question, "disks": [os.fsdecode(disk) for disk in self.disks]})
+        write_durable(self._plan, data, "the plan", like=self._folder.path)
 
     @staticmethod
     def sweep(file: Path) -> None:
-        """Remove the parts of a job that was killed right after it had written the file, if it left some.
+        """Remove the parts of a job whose answers the file has, or that cannot be resumed any more, if there are some.
 
         Raises:
             LockedError: another process reads the attributes of this file.
@@ -84,14 +122,17 @@ class AttributeParts:
             self.done = stop
             yield start, stop, values
 
-    def save(self, stop: int, values: NDArray[np.void]) -> None:
-        """Keep the attributes of the faces from `done` to `stop`.
+    def save(self, attributes: NDArray[np.void]) -> None:
+        """Keep the attributes of all faces so far, (stop,) ATTRIBUTES: those from `done` on become a part.
 
         Raises:
             DiskFullError, StorageError: they cannot be written; earlier parts stay.
         """
+        stop = len(attributes)
+        if stop == self.done:
+            return
         buffer = io.BytesIO()
-        np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
+        np.save(buffer, np.ascontiguousarray(attributes[self.done :]), allow_pickle=False)
         data = buffer.getvalue()
         path = self._folder.path / f"part-{self.done}-{stop}-{zlib.crc32(data)}.npy"
         write_durable(path, data, "the attributes so far", like=self._folder.path)

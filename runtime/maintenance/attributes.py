@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ..attributes.answers import read_answers, unread_rows
 from ..engines.backends import open_runner
 from ..engines.build import rebuild_if_stale
 from ..errors import Interrupted, SourceError, StorageError
-from ..index.samerows import same_rows
+from ..index.samerows import same_rows, sweep_cards
 from ..interrupt import Control, RunControl, pause
 from ..pairs.checkpoint import checkpoint_plan_path
 from ..pipeline.contract import limits_of
@@ -32,17 +32,21 @@ from ..pipeline.stages import Chain, Pipeline, Stage, StageClock
 from ..pipeline.work import ReadAttributes
 from ..progress import Listener, Reporter, track
 from ..records import ATTRIBUTE_FIELDS, unread_attributes
+from ..sources.scan import source_of_paths
+from ..sources.source import FileSource
 from ..storage.contract import EmbeddingContract
 from ..storage.dataset import edit_file
 from ..storage.file import EmbeddingFile
 from ..storage.format import append_attributes, create_attributes
 from ..storage.opening import check_regular
+from ..storage.runfolder import sweep_leftovers
 from .attribute_parts import AttributeParts
 from .recrop import CropAgain, StoredFaces
 
 logger = logging.getLogger(__name__)
 
 _BATCH_PHOTOS = 32
+_BLOCK_PHOTOS = 65_536  # whose paths are read at once
 _SAVE_EVERY_S = 60.0
 
 
@@ -77,6 +81,7 @@ def add_attributes(
     file: Path,
     reader: AttributeReader,
     *,
+    exclude: Sequence[str] = (),
     force: bool = False,
     listener: Listener | None = None,
     control: Control | None = None,
@@ -88,12 +93,15 @@ def add_attributes(
     Args:
         file: a finished file; a link is followed.
         reader: what reads them.
+        exclude: patterns of photos that are not read; see `sources.kinds.Patterns`.
         force: read all rows again.
         listener: shows the progress; None logs a line every five seconds.
         control: pauses and stops the job; None for neither.
     Raises:
         ConfigError: the engine takes other crops than those of the file.
-        SourceError: the folder of the photos is gone, or none of them can be read; the file is unchanged.
+        SourceError: the folder of the photos is gone, or one of their disks, or none of them can be read; the file is
+            unchanged.
+        MachineError: the machine cannot read a photo now; what was read is kept.
         Interrupted: the control stopped the job; what was read is kept.
         LockedError, DiskFullError, StorageError: the file is unchanged.
     """
@@ -108,10 +116,14 @@ def add_attributes(
         if reader.head is not None:
             _read_embeddings(gallery, reader, attributes, listener)
             _write(path, gallery, contract, reader, attributes)
+            AttributeParts.sweep(path)
         elif len(todo):
             question = {"source": gallery.source, **reader.contract_fields(), "faces": len(todo)}
             with AttributeParts(path, question) as parts:
-                _read_photos(gallery, reader, attributes, todo, parts, listener, control or RunControl())
+                with _photos_of(gallery, todo, parts, exclude) as photos:
+                    attributes[todo] = _read_photos(
+                        gallery, photos, reader, todo, parts, listener, control or RunControl()
+                    )
                 if len(todo) == gallery.rows and unread_rows(attributes, reader.names).all():
                     parts.remove()
                     raise SourceError(
@@ -122,7 +134,7 @@ def add_attributes(
                 _write(path, gallery, contract, reader, attributes)
                 parts.remove()
         else:
-            AttributeParts.sweep(path)
+            _sweep(path)
         unread = int(unread_rows(attributes, reader.names).sum())
         model, source = contract.attribute_model, contract.attribute_source or "photos"
         read = (gallery.rows if reader.head else len(todo)) - unread
@@ -163,64 +175,100 @@ def _read_embeddings(
         start = stop
 
 
+@contextmanager
+def _photos_of(
+    gallery: EmbeddingFile, rows: NDArray[np.int64], parts: AttributeParts, exclude: Sequence[str]
+) -> Iterator[FileSource]:
+    """The photos of rows, on the disks on which they lay when the job began. A row of the source is a photo."""
+    first = rows[_starts(gallery.photo_numbers()[rows])]
+    blocks = (first[start : start + _BLOCK_PHOTOS].tolist() for start in range(0, len(first), _BLOCK_PHOTOS))
+    with parts.photos(name for block in blocks for name in gallery.photo_names(block)) as names:
+        source = source_of_paths(gallery.root, names, limits_of(gallery.contract).max_bytes, exclude)
+        source.check_same_disks(parts.disks)
+        parts.begin(source.disks.folders if source.disks else ())
+        yield source
+
+
+def _starts(photos: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first face of each photo, of faces in the order of their photos."""
+    return np.flatnonzero(np.diff(photos, prepend=-1))
+
+
 def _read_photos(
     gallery: EmbeddingFile,
+    source: FileSource,
     reader: AttributeReader,
-    attributes: NDArray[np.void],
     todo: NDArray[np.int64],
     parts: AttributeParts,
     listener: Listener | None,
     control: Control,
-) -> None:
-    """Read the attributes of rows from their photos, after those that an interrupted job has read."""
+) -> NDArray[np.void]:
+    """(F,) ATTRIBUTES of rows, from their photos. Those that an interrupted job has read are not read again."""
+    attributes = unread_attributes(len(todo))
     for start, stop, values in parts.load():
-        attributes[todo[start:stop]] = values
+        attributes[start:stop] = values
     assert reader.engine is not None
     clock = StageClock("read", usable_cores())
     with ExitStack() as stack:
         runner = stack.enter_context(open_runner(reader.engine, threads=1))
         read = ReadAttributes(runner, reader.names, runner.info.channel_order)
-        work = CropAgain(gallery.root, limits_of(gallery.contract), runner.info.size, runner.info.channel_order, read)
+        work = CropAgain(source, limits_of(gallery.contract), runner.info.size, runner.info.channel_order, read)
         chain = Chain.of(Stage(clock, work, 2 * clock.workers))
         batches = _batches(gallery, todo, parts.done, control)
         pipeline = stack.enter_context(Pipeline(batches, chain, lambda pause_s: pause(pause_s, control)))
         reporter = stack.enter_context(
             Reporter("attributes", len(todo), done=parts.done, unit="faces", listener=listener)
         )
-        stop = saved = parts.done
+        stop = parts.done
         saved_s = time.monotonic()
         try:
             for batch in pipeline.ready(every_s=1.0):
                 if batch is not None:
                     assert batch.attributes is not None
                     start, stop = stop, stop + len(batch.attributes)
-                    attributes[todo[start:stop]] = batch.attributes
+                    attributes[start:stop] = batch.attributes
                     reporter.advance(stop - start)
-                if stop > saved and time.monotonic() - saved_s >= _SAVE_EVERY_S:
-                    parts.save(stop, attributes[todo[saved:stop]])
-                    saved, saved_s = stop, time.monotonic()
-        finally:
-            if stop > saved:
-                parts.save(stop, attributes[todo[saved:stop]])
+                if time.monotonic() - saved_s >= _SAVE_EVERY_S:
+                    parts.save(attributes[:stop])
+                    saved_s = time.monotonic()
+        except BaseException:
+            _save_after_failure(parts, attributes[:stop])
+            raise
+        parts.save(attributes[:stop])
     if stop < len(todo):
         raise Interrupted(
             f"stopped after {stop:,} of {len(todo):,} faces; their attributes are kept. Run the same command again to "
             f"resume",
             control.signum,
         )
+    return attributes
+
+
+def _save_after_failure(parts: AttributeParts, attributes: NDArray[np.void]) -> None:
+    """Keep what was read. An error here is logged, because the first error says why the job stopped."""
+    try:
+        parts.save(attributes)
+    except StorageError as err:
+        logger.warning("the last attributes cannot be kept, and their faces are read again: %s", err)
 
 
 def _batches(gallery: EmbeddingFile, todo: NDArray[np.int64], done: int, control: Control) -> Iterator[StoredFaces]:
     """Yield the faces to read again, with all faces of a photo in one batch, until the job is stopped."""
-    photos = gallery.photo_numbers()[todo]
-    starts = np.flatnonzero(np.diff(photos, prepend=-1))  # the first face of each photo
-    starts = starts[starts >= done]
-    for first in range(0, len(starts), _BATCH_PHOTOS):
+    starts = _starts(gallery.photo_numbers()[todo])
+    stops = np.append(starts[1:], len(todo))
+    photos = np.repeat(np.arange(len(starts)), stops - starts)  # (F,) rows of the source
+    for first in range(int(np.searchsorted(starts, done)), len(starts), _BATCH_PHOTOS):
         if not control.wait():
             return
-        start = int(starts[first])
-        stop = int(starts[first + _BATCH_PHOTOS]) if first + _BATCH_PHOTOS < len(starts) else len(todo)
+        start, stop = int(starts[first]), int(stops[min(first + _BATCH_PHOTOS, len(stops)) - 1])
         yield StoredFaces.of(gallery, todo[start:stop], photos[start:stop])
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a job has left that was killed right after it had replaced the file."""
+    AttributeParts.sweep(path)
+    sweep_leftovers(path)
+    sweep_cards(path, checkpoint_plan_path(path))
 
 
 def _write(

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..faces.align import align_crops
-from ..faces.quality import interocular
-from ..faces.selection import ENOUGH_IOD, LONG_SIDE
+from ..faces.selection import LONG_SIDE
 from ..images.decode import ImageError, Limits, decode_crop, decode_photo
 from ..images.header import take_page
 from ..images.one_photo import one_photo
+from ..pipeline.face_work import large_enough
 from ..pipeline.work import ReadAttributes
 from ..records import FACE_DATASETS, PAGE_DATASET, Batch, Crops, unread_attributes
 from ..sources.reader import ReadError
-from ..sources.source import FileSource
+from ..sources.source import Source
 from ..storage.file import EmbeddingFile
 
 logger = logging.getLogger(__name__)
@@ -26,15 +25,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFaces(Batch):
-    """Faces of a finished file. Their `rows` are numbers of photos; the faces of a photo are neighbours.
+    """Faces of a finished file. Their `rows` are rows of the source; the faces of a photo are neighbours.
 
     Attributes:
-        names: the path of each face's photo below the root, exact bytes.
         landmarks: (F, 5, 2) float32, pixels of the upright original; None in a file of aligned crops.
         pages: (F,) uint16, page of each face; None where the main page has them all.
     """
 
-    names: Sequence[bytes]
     landmarks: NDArray[np.float32] | None
     pages: NDArray[np.uint16] | None
 
@@ -45,7 +42,7 @@ class StoredFaces(Batch):
         Args:
             gallery: the file.
             rows: (F,) ascending rows of `/embeddings`.
-            photos: (F,) the number of each row's photo.
+            photos: (F,) the row of each face's photo in the source.
         """
         start, stop, at = int(rows[0]), int(rows[-1]) + 1, rows - rows[0]
         landmarks = pages = None
@@ -53,7 +50,7 @@ class StoredFaces(Batch):
             landmarks = gallery.column(FACE_DATASETS["landmarks"], start, stop)[at]
         if gallery.has_pages:
             pages = gallery.column(PAGE_DATASET, start, stop)[at]
-        return cls(photos, names=gallery.photo_names(rows.tolist()), landmarks=landmarks, pages=pages)
+        return cls(photos, landmarks=landmarks, pages=pages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +58,13 @@ class CropAgain:
     """Crop faces again, and read their attributes. The attributes of a photo that cannot be read stay unread.
 
     Attributes:
-        root: folder of the photos, exact bytes.
+        source: the photos.
         limits: size limits of photos.
         size, channel_order: of the crops.
         read: reads the attributes of crops.
     """
 
-    root: bytes
+    source: Source
     limits: Limits
     size: int
     channel_order: str
@@ -78,11 +75,11 @@ class CropAgain:
         good = np.zeros(len(batch.rows), np.bool_)
         starts = np.flatnonzero(np.diff(batch.rows, prepend=-1))
         for first, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(batch.rows)], strict=True):
-            name = batch.names[first]
+            row = int(batch.rows[first])
+            name = self.source.names[row]
             try:
                 with one_photo("crop the faces of", name):
-                    data = FileSource(self.root, [name], self.limits.max_bytes).read(0)
-                    crops[first:stop] = self._crop(data, batch, slice(first, stop))
+                    crops[first:stop] = self._crop(self.source.read(row), batch, slice(first, stop))
                 good[first:stop] = True
             except (ReadError, ImageError) as err:
                 logger.debug("%r: %s", name, err)
@@ -106,11 +103,12 @@ class CropAgain:
     def _align(self, data: bytes, landmarks: NDArray[np.float32]) -> NDArray[np.uint8]:
         """(F, S, S, 3): crops at landmarks in pixels of the original."""
         photo = decode_photo(data, long_side=LONG_SIDE, channel_order=self.channel_order, limits=self.limits)
-        iod = float(interocular(landmarks).min())
-        if photo.reduction > 1 and iod / photo.reduction < ENOUGH_IOD:
-            long_side = max(photo.height, photo.width) * min(1.0, ENOUGH_IOD / max(iod, 1e-6))
-            photo = decode_photo(
-                data, long_side=max(1, round(long_side)), channel_order=self.channel_order, limits=self.limits
-            )
-        places = (landmarks + np.float32(0.5)) / np.float32(photo.reduction) - np.float32(0.5)
+        places = _reduce(landmarks, photo.reduction)
+        photo = large_enough(photo, data, places, self.channel_order, self.limits)
+        places = _reduce(landmarks, photo.reduction)
         return align_crops([photo.pixels] * len(places), places, size=self.size)
+
+
+def _reduce(landmarks: NDArray[np.float32], reduction: int) -> NDArray[np.float32]:
+    """Landmarks in pixels of a reduced photo; see `Faces.scale`."""
+    return np.asarray((landmarks + np.float32(0.5)) / np.float32(reduction) - np.float32(0.5), np.float32)

@@ -176,6 +176,27 @@ class Detect:
         )
 
 
+def large_enough(
+    photo: Photo, data: bytes, landmarks: NDArray[np.float32], channel_order: str, limits: Limits
+) -> Photo:
+    """The same photo, decoded again if its faces need more pixels.
+
+    Args:
+        photo: the decoded photo.
+        data: the encoded photo.
+        landmarks: (F, 5, 2) float32, pixels of the decoded photo; at least one face.
+        channel_order: "rgb" or "bgr".
+        limits: size limits, checked before decoding.
+    Raises:
+        ImageError: the photo cannot be decoded again.
+    """
+    if not needs_larger_photo(landmarks, photo.reduction):
+        return photo
+    iod = float(interocular(landmarks).min()) * photo.reduction
+    long_side = max(photo.height, photo.width) * min(1.0, ENOUGH_IOD / max(iod, 1e-6))
+    return decode_photo(data, long_side=max(1, round(long_side)), channel_order=channel_order, limits=limits)
+
+
 @dataclass(frozen=True, slots=True)
 class _Selected:
     """A photo whose faces are to be cropped.
@@ -243,15 +264,9 @@ class CropFaces:
         )
 
     def _large_enough(self, photo: Photo, data: bytes, faces: Faces) -> tuple[Photo, Faces]:
-        """Decode the photo again, larger, if its faces need more pixels."""
-        if not needs_larger_photo(faces, photo.reduction):
-            return photo, faces
-        iod = float(interocular(faces.landmarks).min()) * photo.reduction
-        long_side = max(photo.height, photo.width) * min(1.0, ENOUGH_IOD / max(iod, 1e-6))
-        larger = decode_photo(
-            data, long_side=max(1, round(long_side)), channel_order=self.channel_order, limits=self.limits
-        )
-        return larger, faces.scale(photo.reduction / larger.reduction)
+        """The photo, or a larger one if its faces need more pixels; and the faces in its pixels."""
+        larger = large_enough(photo, data, faces.landmarks, self.channel_order, self.limits)
+        return larger, faces if larger is photo else faces.scale(photo.reduction / larger.reduction)
 
     def _crop(
         self, to_crop: Sequence[_Selected], outcomes: list[Outcome]

@@ -174,7 +174,7 @@ class SelectedFaces:
             row, rejection = int(rows[i]), reject_photo(rules, faces)
             if rejection is None:
                 selected = select_faces(rules, faces, *photo.shape)
-                if needs_larger_photo(selected, photo.reduction) or are_small(selected).any():
+                if needs_larger_photo(selected.landmarks, photo.reduction) or are_small(selected).any():
                     continue
                 self.rows += [row] * len(selected)
                 self.faces.append(describe_faces(selected.scale(photo.reduction)))

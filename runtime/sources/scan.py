@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -84,9 +84,34 @@ def scan(
         )
     cut = len(root) + (not root.endswith(b"/"))
     relative = [path[cut:] for path in paths[:limit]]
-    links = [*walk.links, *listed[:: max(1, len(listed) // _LOOKED_AT)]]
-    disks = Disks(root, relative, walked=not listed, links=links)
+    disks = Disks(root, relative, walked=not listed, links=[*walk.links, *_sample(listed)])
     return FileSource(root, relative, max_bytes, passed_over, walk.patterns, disks)
+
+
+def source_of_paths(root: bytes, names: Sequence[bytes], max_bytes: int, exclude: Sequence[str] = ()) -> FileSource:
+    """The photos of an earlier scan, of which some may be missing by now.
+
+    Args:
+        root: absolute folder above them.
+        names: their paths below it, sorted bytewise.
+        max_bytes: larger files are not read.
+        exclude: patterns of photos that are not read, as of --exclude.
+    Raises:
+        SourceError: there is no such folder.
+        MachineError: a folder cannot be looked at because of its disk.
+    """
+    if not retried(lambda: is_folder(root)):
+        raise SourceError(
+            f"the folder of the photos, {os.fsdecode(root)}, does not exist; expected: the photos where they were. "
+            f"Mount its disk, or restore it"
+        )
+    disks = Disks(root, names, walked=False, links=(os.path.join(root, name) for name in _sample(names)))
+    return FileSource(root, names, max_bytes, patterns=Patterns(exclude=tuple(exclude)), disks=disks)
+
+
+def _sample(paths: Sequence[bytes]) -> Sequence[bytes]:
+    """The paths of a list that are looked at for links."""
+    return paths[:: max(1, len(paths) // _LOOKED_AT)]
 
 
 def _refuse_others(paths: list[bytes]) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..errors import ConfigError, FacemillError, LockedError, StorageError
 from ..files import (
@@ -90,14 +90,11 @@ def read_plan(folder: Path) -> StoredPlan | None:
     """
     path = folder / "plan.json"
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-        checksum = plan.pop("checksum", None)
-        if checksum is not None and checksum != _checksum(plan):
-            raise ValueError("its checksum differs")
+        plan = decode_plan(path.read_bytes())
         return StoredPlan(**{**plan, "contract": EmbeddingContract.from_dict(plan["contract"])})
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as err:
+    except (OSError, KeyError, TypeError, ValueError) as err:
         refuse_system_error(err, path)
         raise StorageError(
             f"the plan of the unfinished run, {path}, is damaged ({err}). Restore it from a copy, or start over with "
@@ -127,6 +124,27 @@ def sweep_leftovers(output: Path) -> None:
     if folder.is_dir() and not (folder / "plan.json").exists():
         with suppress(FacemillError), RunFolder(output):
             pass
+
+
+def encode_plan(plan: Mapping[str, Any]) -> bytes:
+    """A plan as JSON, with a checksum."""
+    content = json.loads(json.dumps(plan))
+    return json.dumps({**content, "checksum": _checksum(content)}, indent=2).encode()
+
+
+def decode_plan(data: bytes) -> dict[str, Any]:
+    """The plan that `encode_plan` wrote. One of an older version has no checksum.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    plan = json.loads(data)
+    if not isinstance(plan, dict):
+        raise ValueError(f"it is {plan!r:.80}; expected: an object")
+    checksum = plan.pop("checksum", None)
+    if checksum is not None and checksum != _checksum(plan):
+        raise ValueError("its checksum differs")
+    return plan
 
 
 def _checksum(plan: Mapping[str, object]) -> str:
@@ -213,8 +231,7 @@ class RunFolder:
 
     def write_plan(self, plan: StoredPlan) -> None:
         """Write a plan durably; write the scan before it."""
-        content = json.loads(json.dumps({**asdict(plan), "contract": plan.contract.to_dict()}))
-        data = json.dumps({**content, "checksum": _checksum(content)}, indent=2).encode()
+        data = encode_plan({**asdict(plan), "contract": plan.contract.to_dict()})
         write_durable(self.path / "plan.json", data, "the plan", like=self.path)
 
     def refuse_unfinished(self) -> None:

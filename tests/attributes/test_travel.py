@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from runtime.errors import ConfigError, ContractError, Interrupted, SourceError,
 from runtime.maintenance.attribute_parts import AttributeParts
 from runtime.records import unread_attributes
 from runtime.storage.nearby import derived_nearby
+from runtime.storage.runfolder import decode_plan
 from runtime.storage.verify import verify_file
 from tests.support.attribute_files import write_attribute_model
 from tests.support.embedding_files import differences
@@ -123,9 +123,16 @@ def test_without_any_photo_nothing_is_changed(photos: Path, tmp_path: Path, tiny
     file = embed(photos, tmp_path / "a.h5", tiny_engine)
     before = file.read_bytes()
     shutil.move(photos, tmp_path / "elsewhere")
-    with raises(SourceError, "photos"):
+    with raises(SourceError, photos):
         runtime.add_attributes(file)
+    assert not list(tmp_path.glob("*.parts"))
     photos.mkdir()
+    with raises(SourceError, "24 photos"):
+        runtime.add_attributes(file)
+    for number in range(6):  # photos that are not the same any more
+        (photos / f"P{number:02d}").mkdir()
+        for photo in range(4):
+            (photos / f"P{number:02d}" / f"{photo}.jpg").write_bytes(b"no photo")
     with raises(SourceError, "--from embeddings"):
         runtime.add_attributes(file)
     assert file.read_bytes() == before
@@ -141,12 +148,13 @@ def test_an_interrupted_job_goes_on(photos: Path, tmp_path: Path, tiny_engine: P
         runtime.add_attributes(file, control=control)
     folder = tmp_path / "a.h5.attributes.parts"
     assert folder in derived_nearby(file, ())  # so that a removal erases it
-    plan = json.loads((folder / "plan.json").read_text())
+    plan = decode_plan((folder / "plan.json").read_bytes())
+    plan.pop("disks")
     half = unread_attributes(10)
     half["age"], half["age_low"], half["age_high"], half["gender"], half["gender_score"] = 1, 0, 2, b"man", 1
     with AttributeParts(file, plan) as parts:
         list(parts.load())
-        parts.save(10, half)
+        parts.save(half)
     runtime.add_attributes(file)
     assert not folder.exists()
     with runtime.open(file) as gallery:
@@ -155,12 +163,28 @@ def test_an_interrupted_job_goes_on(photos: Path, tmp_path: Path, tiny_engine: P
         assert (gallery.attributes["age"][10:] != 1).all()
 
 
+def test_a_job_that_was_killed_after_it_had_replaced_the_file_leaves_nothing(
+    photos: Path, tmp_path: Path, tiny_engine: Path
+) -> None:
+    file = embed(photos, tmp_path / "a.h5", tiny_engine, attributes="age,gender")
+    with AttributeParts(file, {"a": 1}) as parts:
+        parts.begin([])
+        parts.save(unread_attributes(4))
+    for name in ("a.h5.partial", "a.h5.faiss.json.partial"):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / "a.h5.parts").mkdir(mode=0o700)
+    (tmp_path / "a.h5.parts" / "lock").touch(mode=0o600)
+    assert runtime.add_attributes(file).read == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "a.h5"}
+
+
 def test_damaged_and_foreign_parts_are_read_again(photos: Path, tmp_path: Path, tiny_engine: Path) -> None:
     file = tmp_path / "a.h5"
     file.write_bytes(b"")
     with AttributeParts(file, {"a": 1}) as parts:
-        parts.save(4, unread_attributes(4))
-        parts.save(6, unread_attributes(2))
+        parts.begin([])
+        parts.save(unread_attributes(4))
+        parts.save(unread_attributes(6))
     (path,) = (tmp_path / "a.h5.attributes.parts").glob("part-0-*")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with AttributeParts(file, {"a": 1}) as parts:

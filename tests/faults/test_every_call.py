@@ -30,6 +30,7 @@ COMMANDS = {
     "repair": 2,
     "cluster": 4,
     "attributes": 3,
+    "attributes-embeddings": 3,
     "filter": 3,
     "pairs": 5,
     "export-npy": 30,

@@ -171,3 +171,10 @@ def test_other_cards_follow_too_and_what_a_kill_leaves_of_them_has_a_name_of_our
     monkeypatch.setattr(os, "replace", lambda source, _: names.append(source))
     sidecar.renew_source(plan, json.loads(plan.read_text())["source"], {})
     assert [str(name).endswith(".partial") for name in names] == [True]
+
+
+def test_the_sidecar_of_a_killed_process_is_swept(people: Path) -> None:
+    left = Path(f"{sidecar_path(index_path(people))}.partial")
+    left.write_bytes(b"{")
+    note(people)
+    assert not left.exists()

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 
 from runtime import retries
+from runtime.attributes.answers import unread_rows
 from runtime.engines.engine import read_engine
 from runtime.errors import Interrupted, MachineError, SourceError
 from runtime.faces.rules import FaceRules
@@ -37,6 +38,7 @@ from runtime.sources.source import FileSource, MemorySource
 from runtime.storage.file import EmbeddingFile
 from runtime.storage.segments import read_segments
 from tests.support import encoded_images as make
+from tests.support.attribute_files import write_attribute_model
 from tests.support.errors import raises
 from tests.support.facemill_command import facemill, summary
 from tests.support.faults.laboratory import Laboratory
@@ -274,28 +276,46 @@ def mounted(folder: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], capture_output=True)
 
 
+def unmount(disk: Path) -> None:
+    """Let a disk go away. Its folder stays, empty."""
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+    for path in disk.iterdir():
+        path.unlink()
+
+
+def assert_stops_until_the_disk_is_back(
+    command: Callable[[], Any], disk: Path, photo: Path, output: Path, *, whole: bool = False
+) -> None:
+    """A disk goes away before a photo is opened: the command stops, and so does the same one until the disk is back.
+
+    Args:
+        command: runs the command.
+        disk: where it is mounted; it is mounted again at the end.
+        photo: a photo on the disk.
+        output: the embedding file, which the command does not finish.
+        whole: whether there is an embedding file before, which the command does not change.
+    """
+    saved = shutil.copytree(disk, output.parent / "saved")
+    before = output.read_bytes() if whole else b""
+    with at_open(photo, once(lambda: unmount(disk))):
+        stopped = command()
+    assert "does not lie on the disk" in stopped.stderr
+    for ended in (stopped, command()):
+        assert ended.returncode == 1
+        assert "E-SOURCE" in ended.stderr
+        assert any(str(place) in ended.stderr for place in (disk, photo.parent))
+        assert output.read_bytes() == before if whole else not output.exists()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(disk)], check=True)
+    shutil.copytree(saved, disk, dirs_exist_ok=True)
+
+
 @pytest.mark.slow
 def test_a_disk_that_is_unmounted_stops_the_run_until_it_is_back(
     mounted: Path, folder: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "o.h5"
-    saved = shutil.copytree(mounted, tmp_path / "saved")
-
-    def leave() -> None:
-        subprocess.run(["umount", "-l", str(mounted)], check=True)
-        for path in mounted.iterdir():
-            path.unlink()
-
-    with at_open(folder / BROKEN, once(leave)):
-        stopped = process(tiny_engine, folder, output)
-    assert stopped.returncode == 1
-    assert str(mounted) in stopped.stderr
+    assert_stops_until_the_disk_is_back(lambda: process(tiny_engine, folder, output), mounted, folder / BROKEN, output)
     assert committed(output)[1] == 0
-    still_away = process(tiny_engine, folder, output)
-    assert still_away.returncode == 1
-    assert str(mounted) in still_away.stderr
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(mounted)], check=True)
-    shutil.copytree(saved, mounted, dirs_exist_ok=True)
     assert summary(process(tiny_engine, folder, output))["outcomes"] == {"embedded": PHOTOS}
 
 
@@ -362,23 +382,10 @@ def test_a_disk_behind_a_link_that_is_unmounted_stops_the_run_until_it_is_back(
         names = tuple(path for part in ("a", "link") for path in sorted((photos / part).iterdir()))
     elif named == "list":
         names = (in_list(tmp_path, photos / "a", photos / "link"),)
-    saved = shutil.copytree(mounted, tmp_path / "saved")
-
-    def leave() -> None:
-        subprocess.run(["umount", "-l", str(mounted)], check=True)
-        for path in mounted.iterdir():
-            path.unlink()
-
-    with at_open(photos / "link" / "25.jpg", once(leave)):
-        stopped = process(tiny_engine, names[0], output, *names[1:])
-    assert "does not lie on the disk" in stopped.stderr
+    assert_stops_until_the_disk_is_back(
+        lambda: process(tiny_engine, names[0], output, *names[1:]), mounted, photos / "link" / "25.jpg", output
+    )
     assert committed(output)[1] == 0
-    still_away = process(tiny_engine, names[0], output, *names[1:])
-    for ended in (stopped, still_away):
-        assert (ended.returncode, output.exists()) == (1, False)
-        assert "E-SOURCE" in ended.stderr
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(mounted)], check=True)
-    shutil.copytree(saved, mounted, dirs_exist_ok=True)
     assert summary(process(tiny_engine, names[0], output, *names[1:]))["outcomes"] == {"embedded": 40}
 
 
@@ -405,24 +412,10 @@ def test_photos_that_are_links_to_a_disk_that_is_unmounted_stop_the_run_until_it
         names = tuple(sorted(links.rglob("*.jpg")))
     elif named == "list":
         names = (in_list(tmp_path, links / "a", links / "links"),)
-    saved = shutil.copytree(mounted, tmp_path / "saved")
-
-    def leave() -> None:
-        subprocess.run(["umount", "-l", str(mounted)], check=True)
-        for path in mounted.iterdir():
-            path.unlink()
-
-    with at_open(links / "links" / "25.jpg", once(leave)):
-        stopped = process(tiny_engine, names[0], output, *names[1:])
-    assert "does not lie on the disk" in stopped.stderr
+    assert_stops_until_the_disk_is_back(
+        lambda: process(tiny_engine, names[0], output, *names[1:]), mounted, links / "links" / "25.jpg", output
+    )
     assert committed(output)[1] == 0
-    still_away = process(tiny_engine, names[0], output, *names[1:])
-    for ended in (stopped, still_away):
-        assert (ended.returncode, output.exists()) == (1, False)
-        assert "E-SOURCE" in ended.stderr
-        assert str(mounted) in ended.stderr
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(mounted)], check=True)
-    shutil.copytree(saved, mounted, dirs_exist_ok=True)
     assert summary(process(tiny_engine, names[0], output, *names[1:]))["outcomes"] == {"embedded": 40}
 
 
@@ -435,9 +428,7 @@ def test_a_link_of_a_list_that_the_scan_did_not_look_at_counts_once_a_photo_was_
     assert source.read(0)
     assert source.read(20)
     assert source.read(1)  # the last one, which stays
-    subprocess.run(["umount", "-l", str(mounted)], check=True)
-    for path in mounted.iterdir():
-        path.unlink()
+    unmount(mounted)
     with raises(SourceError, mounted):
         source.read(21)
 
@@ -562,6 +553,82 @@ def test_search_compare_and_add_stop_too_and_change_nothing(folder: Path, tiny_e
     assert output.read_bytes() == before
     assert facemill("add", output, folder / "b").returncode == 0
     assert outcomes(output) == {"1": 40}
+
+
+@pytest.fixture
+def people(folder: Path, tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished file of all photos, and a network that reads ages and genders from colours."""
+    (tmp_path / "models").mkdir()
+    write_attribute_model(tmp_path / "models")
+    monkeypatch.setenv("FACEMILL_MODELS", str(tmp_path / "models"))
+    summary(process(tiny_engine, folder, tmp_path / "people.h5"))
+    return tmp_path / "people.h5"
+
+
+def attributes(file: Path, *options: object) -> Any:
+    return facemill("attributes", file, "--json", *options)
+
+
+def unread_photos(file: Path) -> list[str]:
+    with EmbeddingFile(file) as gallery:
+        assert gallery.attributes is not None
+        rows = np.flatnonzero(unread_rows(gallery.attributes, ["age", "gender"]))
+        return gallery.names(rows.tolist())
+
+
+def test_attributes_stop_if_a_disk_is_unmounted_until_it_is_back(mounted: Path, folder: Path, people: Path) -> None:
+    assert_stops_until_the_disk_is_back(lambda: attributes(people), mounted, folder / BROKEN, people, whole=True)
+    assert summary(attributes(people))["unread"] == 0
+    assert unread_photos(people) == []
+
+
+@pytest.mark.parametrize("left", ["empty", "missing"])
+def test_attributes_stop_if_a_folder_disappears(left: str, folder: Path, people: Path, tmp_path: Path) -> None:
+    before = people.read_bytes()
+
+    def leave() -> None:
+        (folder / "b").rename(tmp_path / "away")
+        if left == "empty":
+            (folder / "b").mkdir()
+
+    with at_open(folder / "b" / "30.jpg", once(leave)):
+        stopped = attributes(people)
+    assert stopped.returncode == 1
+    assert "E-SOURCE" in stopped.stderr
+    assert people.read_bytes() == before
+    if left == "empty":
+        (folder / "b").rmdir()
+    (tmp_path / "away").rename(folder / "b")
+    assert summary(attributes(people))["unread"] == 0
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_that_stays_stops_attributes_and_the_same_command_goes_on(
+    fault: str, folder: Path, people: Path
+) -> None:
+    before = people.read_bytes()
+    with at_open(folder / "c" / "55.jpg", failing(fault)):  # in the second batch
+        stopped = attributes(people)
+    assert stopped.returncode == 1
+    for text in ("E-MACHINE", str(folder / "c" / "55.jpg"), fault, "same command again", "--exclude"):
+        assert text in stopped.stderr
+    assert people.read_bytes() == before
+    again: list[int] = []
+    with at_open(folder / "a" / "00.jpg", again.append):
+        assert summary(attributes(people))["unread"] == 0
+    assert again == []  # the first batch was kept
+
+
+def test_attributes_go_on_without_a_photo_on_a_bad_sector(folder: Path, people: Path) -> None:
+    with at_open(folder / BROKEN, failing("EIO")):
+        stopped = attributes(people)
+        pattern = shlex.split(re.search(r"--exclude (\S+)", stopped.stderr)[1])[0]  # type: ignore[index]
+        assert summary(attributes(people, "--exclude", pattern))["unread"] == 1
+    assert unread_photos(people) == [BROKEN]
+    assert summary(attributes(people))["unread"] == 0
+    refused = attributes(people, "--exclude", pattern, "--from", "embeddings")
+    assert refused.returncode == 2
+    assert "--exclude" in refused.stderr
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.errors import ConfigError, SourceError
@@ -142,6 +142,7 @@ def test_an_unlistable_folder_becomes_a_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\0", b"")), max_size=50))
 def test_a_path_table_returns_the_written_paths(paths: list[bytes]) -> None:
     import tempfile

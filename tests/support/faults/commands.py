@@ -11,6 +11,8 @@ import h5py
 import numpy as np
 
 from runtime.engines.engine import read_engine
+from runtime.maintenance.attribute_parts import AttributeParts
+from runtime.records import unread_attributes
 from runtime.storage.calibration import ATTRIBUTE
 from runtime.storage.file import EmbeddingFile
 from tests.support.facemill_command import facemill
@@ -22,6 +24,7 @@ from .case import (
     PEOPLE,
     PERSON,
     PHOTOS_EACH,
+    TEST_OPTIONS,
     Case,
     Templates,
     copy_to,
@@ -60,6 +63,7 @@ def writing_commands(templates: Templates) -> dict[str, Case]:
         _repair(t),
         _cluster(t),
         _attributes(t),
+        _attributes_of_embeddings(t),
         _filter(t),
         _pairs(t),
         _numpy(t),
@@ -291,13 +295,46 @@ def _attributed(t: Templates) -> Path:
 
 
 def _attributes(t: Templates) -> Case:
-    attributed = _attributed(t)
+    """From the photos. Beside the file is an index, which stays valid: its card is replaced after the file."""
+    attributed, indexed = _attributed(t), t.folder / "indexed"
+    indexed.mkdir()
+    copy_to(t.full)(indexed)
+    run("search", indexed / "o.h5", t.photos / "P00" / "1.jpg", "--engine", t.engine)
     return Case(
         "attributes",
-        copy_to(t.full),
+        lambda folder: shutil.copytree(indexed, folder, dirs_exist_ok=True) and None,
         lambda folder: ["attributes", str(folder / "o.h5")],
         lambda folder: same_file(folder / "o.h5", attributed),
         lambda folder: one_of(folder / "o.h5", t.full, attributed),
+        frozenset({"o.h5", *_INDEX}),
+    )
+
+
+def _attributes_of_embeddings(t: Templates) -> Case:
+    """From the embeddings of facemill-512, whose head ships, after an interrupted job that read the photos."""
+    options = ("--model", "facemill-512", *TEST_OPTIONS)
+    plain = t.made("plain-512.h5", lambda path: run("process", t.photos, "-o", path, *options))
+
+    def attributes(path: Path) -> list[str]:
+        return ["attributes", str(path), "--from", "embeddings"]
+
+    def add_attributes(path: Path) -> None:
+        shutil.copy(plain, path)
+        run(*attributes(path))
+
+    def prepare(folder: Path) -> None:
+        copy_to(plain)(folder)
+        with AttributeParts(folder / "o.h5", {"another": "job"}) as parts:
+            parts.begin([])
+            parts.save(unread_attributes(3))
+
+    attributed = t.made("attributed-512.h5", add_attributes)
+    return Case(
+        "attributes-embeddings",
+        prepare,
+        lambda folder: attributes(folder / "o.h5"),
+        lambda folder: same_file(folder / "o.h5", attributed),
+        lambda folder: one_of(folder / "o.h5", plain, attributed),
     )
 
 

@@ -24,7 +24,7 @@ PRELOADED = (
     "runtime.api", "runtime.cli.app", "runtime.pages.sheets", "runtime.pages.map", "runtime.maintenance.remove",
     "runtime.maintenance.repair", "runtime.maintenance.merge", "runtime.maintenance.add", "runtime.pipeline.run",
     "runtime.pairs.pairs", "runtime.clusters.outputs", "runtime.export.npy", "runtime.export.parquet",
-    "runtime.export.qdrant", "runtime.api.evaluation", "runtime.engines.build",
+    "runtime.export.qdrant", "runtime.api.evaluation", "runtime.engines.build", "runtime.api.attributes",
 )  # fmt: skip
 
 
