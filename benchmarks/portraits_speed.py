@@ -54,7 +54,9 @@ class StagesAlone:
 
 
 @contextmanager
-def stages_alone(photos: Path, engine: Engine, detector: Engine, count: int, settings: Any) -> Iterator[StagesAlone]:
+def stages_alone(
+    photos: Path, engine: Engine, detector: Engine, landmarks: Engine | None, count: int, settings: Any
+) -> Iterator[StagesAlone]:
     """Open every stage, with its input from the first photos of a folder in memory."""
     from runtime.engines.backends import open_runner
     from runtime.faces.rules import FaceRules
@@ -69,9 +71,10 @@ def stages_alone(photos: Path, engine: Engine, detector: Engine, count: int, set
     with ExitStack() as stack:
         runner = stack.enter_context(open_runner(engine, threads=settings.threads))
         detector_runner = stack.enter_context(open_runner(detector, threads=1))
+        look = None if landmarks is None else stack.enter_context(open_runner(landmarks, threads=1))
         read = Read(source)
         decode = DecodePhotos(info.channel_order, limits)
-        detect = find_faces_with(detector_runner, FaceRules("auto"), info, limits)
+        detect = find_faces_with(detector_runner, FaceRules("auto"), info, limits, look)
         embed = Embed(runner, BatchLimit(settings.batch_size))
         rows = [Batch(np.arange(i, min(i + BATCH, count))) for i in range(0, count, BATCH)]
         files = [read(batch) for batch in rows]
@@ -147,6 +150,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="random-128", help="embedding model; default: random-128")
     parser.add_argument("--detector", default="yunet", help="detector; default: yunet")
+    parser.add_argument(
+        "--landmarks", default="facemill-landmarks", help="landmark network, or none; default: the shipped"
+    )
     parser.add_argument("--count", type=int, default=4000, help="number of photos; default: 4000")
     parser.add_argument(
         "--size", default="300x400", help="size of the photos, WIDTHxHEIGHT in pixels; default: 300x400"
@@ -173,18 +179,23 @@ def main() -> None:
     precision = "int8" if options.calibration else "fp32"
     engine = material.build(options.model, options.data, precision=precision, calibration=options.calibration)
     detector = material.build(options.detector, options.data, precision="fp32")
+    landmarks = (
+        None if options.landmarks == "none" else material.build(options.landmarks, options.data, precision="fp32")
+    )
     cv2.setNumThreads(1)
     rounds: list[dict[str, float]] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         os.environ.setdefault("FACEMILL_CACHE", str(folder))
         request = Request((str(photos),), folder / "out.h5", engine, limit=options.count, faces=FaceRules("auto"),
-                          detector=detector)  # fmt: skip
+                          detector=detector, landmarks=landmarks)  # fmt: skip
         process(request)  # tunes and warms the disk cache
         state_key = preparation_key(request)
         settings = recall_settings(engine.info, state_key)
         assert settings is not None, "the tuner needs more photos; expected: --count 2000 or more"
-        alone = stack.enter_context(stages_alone(photos, engine, detector, min(options.count, 1024), settings))
+        alone = stack.enter_context(
+            stages_alone(photos, engine, detector, landmarks, min(options.count, 1024), settings)
+        )
         list_file = folder / "list.txt"
         list_file.write_text("\n".join(str(path) for path in sorted(photos.rglob("*.jpg"))[: options.count // 2]))
         faces = 0
@@ -213,8 +224,8 @@ def main() -> None:
     write_rounds(
         f"portraits_{options.model}_{options.photos.name if options.photos else options.size}"
         + ("_int8" if options.calibration else ""),
-        f"Detection, alignment and embedding: {options.count:,} {kind}, {options.detector}, {options.model}, "
-        f"{precision.upper()}",
+        f"Detection, alignment and embedding: {options.count:,} {kind}, {options.detector}, "
+        f"landmarks {options.landmarks}, {options.model}, {precision.upper()}",
         rounds,
         alone.stages,
         notes,

@@ -16,7 +16,7 @@ from ..attributes.head import find_head
 from ..attributes.selection import AttributeFilter
 from ..engines.choose import choose_attributes
 from ..errors import ConfigError, OptionError
-from ..filters.folders import FolderFacts, check_folders, write_folders
+from ..filters.folders import FolderFacts, check_folders, find_written, write_folders
 from ..filters.lists import check_list_path, write_list
 from ..filters.undo import Undone, undo
 from ..interrupt import Control
@@ -179,7 +179,8 @@ def filter(
             `AttributeFilter`.
         output: file for a list, `.csv`; None to write none.
         csv_safe: write `'` into the lists before a name that a spreadsheet computes.
-        folders: folder to fill with `photos/`, `photos.csv` and a receipt; None to fill none.
+        folders: folder to fill with `photos/`, `photos.csv` and a receipt; None to fill none. If an earlier call with
+            the same options filled it, and neither the file nor its photos were changed, nothing is done.
         mode: content of `photos/`: "symlink", "hardlink" or "copy".
         force: replace outputs.
         listener: shows the progress; None logs it.
@@ -204,18 +205,18 @@ def filter(
     listed, filled = (None if place is None else Path(place) for place in (output, folders))
     if listed is not None:
         check_list_path(listed, force=force)
-    if filled is not None:
-        check_folders(filled, force=force)
     with EmbeddingFile(Path(file)) as gallery:
+        how: dict[str, Any] = {"mode": mode, "csv_safe": csv_safe}
+        facts = None if filled is None or force else find_written(filled, gallery, chosen, **how)
+        if filled is not None and facts is None:
+            check_folders(filled, force=force)
         selected = chosen.rows(gallery)
         rows = np.flatnonzero(selected)
         photos = len(np.unique(gallery.photo_numbers()[rows]))
         if listed is not None:
             write_list(listed, gallery, rows, csv_safe=csv_safe)
-        facts = None
-        if filled is not None:
-            options: dict[str, Any] = {"mode": mode, "force": force, "csv_safe": csv_safe, "listener": listener}
-            facts = write_folders(filled, gallery, rows, chosen, **options)
+        if filled is not None and facts is None:
+            facts = write_folders(filled, gallery, rows, chosen, force=force, listener=listener, **how)
         assert gallery.attributes is not None
         unread = int(unread_rows(gallery.attributes, chosen.needed).sum())
         return FilterReport(Path(file), chosen, rows, gallery.rows, photos, unread, facts)

@@ -42,6 +42,7 @@ def main(
 
     Paths are printed, one per line, unless -o or --folders is given. --folders fills FOLDER/photos with links to the
     photos, or copies, under their paths in FILE; FOLDER/photos.csv lists them, and FOLDER/receipt.jsonl undoes it all.
+    The same command again finds the folder finished and changes nothing.
 
     \b
     Examples:
@@ -72,7 +73,8 @@ def main(
         click.echo(f"  {report.unread:,} faces without age or gender are not among them", err=True)
     if report.folders is not None:
         written = report.folders
-        click.echo(f"  {written.photos:,} photos in {printable(str(given['folders']))}", err=True)
+        already = ", already there: nothing was changed" if written.already else ""
+        click.echo(f"  {written.photos:,} photos in {printable(str(given['folders']))}{already}", err=True)
         if written.missing or written.refused:
             click.echo(f"  {written.missing:,} are missing, {written.refused:,} are links or no photos", err=True)
         click.echo(f"  undo it with: facemill filter --undo {printable(written.receipt)}", err=True)

@@ -84,8 +84,10 @@ def observe(model: onnx.ModelProto, tensors: Iterable[str], images: NDArray[np.u
 
     Args:
         model: a graph with one input.
-        tensors: names of float tensors of the graph.
+        tensors: names of tensors of the graph.
         images: (N, ...) input, N >= 1.
+    Returns:
+        The values of the float tensors, by name; whole numbers, such as shapes, are not quantised and left out.
     Raises:
         EngineError: a value is not finite.
     """
@@ -105,6 +107,9 @@ def observe(model: onnx.ModelProto, tensors: Iterable[str], images: NDArray[np.u
         part = images[start : start + _BATCH_CROPS]
         for i, values in enumerate(session.run(names, {source: part})):
             flat = values.reshape(-1)
+            if not np.issubdtype(flat.dtype, np.floating):
+                lows[i] = highs[i] = 0
+                continue
             lows[i], highs[i] = np.minimum(lows[i], flat.min()), np.maximum(highs[i], flat.max())
             samples[i].append(flat[random.randint(0, len(flat), _SAMPLE_VALUES * len(part))])
     if not np.isfinite([lows, highs]).all():
@@ -116,6 +121,7 @@ def observe(model: onnx.ModelProto, tensors: Iterable[str], images: NDArray[np.u
     return {
         name: Observed(float(low), float(high), np.concatenate(sample))
         for name, low, high, sample in zip(names, lows, highs, samples, strict=True)
+        if sample
     }
 
 

@@ -96,7 +96,14 @@ def _graph(job: BuildJob, info: EngineInfo) -> tuple[onnx.ModelProto, EngineInfo
         return graph, info
     assert job.calibration is not None
     calibration, choice, _ = job.calibration.parts()
-    quantised = quantise(graph, scheme, calibration, choice, _TARGET, reading_of(job.spec))
+    try:
+        quantised = quantise(graph, scheme, calibration, choice, _TARGET, reading_of(job.spec))
+    except EngineError as err:
+        raise EngineError(
+            f"{job.spec.name} has no int8 engine for {job.backend.name}: {err.message.removesuffix('.')}. Build "
+            f"another precision: facemill build-engine --model {job.spec.name} --backend {job.backend.name} "
+            f"--precision {job.backend.usual_precision}"
+        ) from err
     left = tuple(name.removeprefix(BODY) for name in quantised.left_float)
     return quantised.model, replace(info, int8=replace(info.int8, method=quantised.method, left_float=left))
 

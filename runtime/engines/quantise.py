@@ -90,8 +90,14 @@ class _Quantiser:
         self._model = prepare_for_qdq(model)
         self._scheme = scheme
         self._layers = {layer.name: layer for layer in find_layers(self._model)}
-        self._nodes = {node.name for node in self._model.graph.node if node.op_type in scheme.operators}
-        observed = observe(self._model, tensors_to_observe(self._model, scheme), calibration)
+        tensors = tensors_to_observe(self._model, scheme)
+        observed = observe(self._model, tensors, calibration)
+        whole_numbers = tensors - observed.keys()  # a graph that computes a shape adds and reshapes them
+        self._nodes = {
+            node.name
+            for node in self._model.graph.node
+            if node.op_type in scheme.operators and whole_numbers.isdisjoint((node.input[0], node.output[0]))
+        }
         self._ranges = {
             method: {name: value_range(values, method) for name, values in observed.items()} for method in METHODS
         }
@@ -128,7 +134,7 @@ class _Quantiser:
             if 2 * len(left) >= len(ranked):
                 raise EngineError(
                     f"INT8 loses too much: with {len(left)} of {len(ranked)} layers in float the mean cosine is "
-                    f"{agreement:.5f}, expected {target}. Use --precision fp16 or fp32"
+                    f"{agreement:.5f}, expected {target}"
                 )
             left.append(ranked[len(left)])
             agreement = self.agreement(method, left)

@@ -48,10 +48,16 @@ def face_of_crop(size: int) -> Faces:
     return Faces(np.array([np.nan], np.float32), box, landmarks, np.array([np.inf], np.float32))
 
 
-def reject_photo(rules: FaceRules, faces: Faces) -> tuple[Status, str] | None:
-    """The outcome of a photo with too few or too many faces; None for a good number."""
+def reject_photo(rules: FaceRules, faces: Faces, views: int) -> tuple[Status, str] | None:
+    """The outcome of a photo with too few or too many faces; None for a good number.
+
+    Args:
+        rules: which numbers are good.
+        faces: the faces of the photo.
+        views: number of views that were searched where there is no face.
+    """
     if not len(faces):
-        return Status.NO_FACE, f"no face with a score of {rules.threshold} in {rules.find.max_views} views"
+        return Status.NO_FACE, f"no face with a score of {rules.threshold} in {views} views"
     if rules.policy == "one" and len(faces) > 1:
         return Status.MULTIPLE_FACES, f"{len(faces)} faces; expected: 1, because of --faces one"
     return None

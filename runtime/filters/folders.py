@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..attributes.selection import AttributeFilter
 from ..clusters.placing import Place, Placed, placer, placing_error
+from ..errors import ConfigError
 from ..files import make_folder, sync_folder, synced_file
 from ..folders import check_folder, fill_folder
 from ..progress import Listener, track
 from ..storage.derived import record_page, record_start
+from ..storage.digest import DIGEST_ATTRIBUTE
 from ..storage.file import EmbeddingFile
 from .lists import write_lines
-from .receipt import KIND, LIST, PHOTOS, RECEIPT, was_new
+from .receipt import KIND, LIST, PHOTOS, RECEIPT, read_receipt, state_of, was_new
 
 _ENTRIES = rf"{PHOTOS}|photos\.csv|receipt\.jsonl"
 _ROWS_PER_READ = 10_000
@@ -37,17 +39,59 @@ class FolderFacts:
         missing: photos that do not exist any more.
         refused: photos that were not copied or linked: a link stands in their path, or they are no photos any more.
         receipt: the file that undoes it.
+        already: whether an earlier call with the same options wrote it, and nothing was done now.
     """
 
     photos: int
     missing: int
     refused: int
     receipt: str
+    already: bool = False
 
 
 def check_folders(path: Path, *, force: bool) -> None:
     """Check, before the work, that the folder can be filled; see `folders.check_folder`."""
     check_folder(path, KIND, _ENTRIES, force=force)
+
+
+def find_written(
+    path: Path, gallery: EmbeddingFile, chosen: AttributeFilter, *, mode: str, csv_safe: bool = False
+) -> FolderFacts | None:
+    """Find what an earlier call with these options wrote, if the file and every photo in the folder are unchanged.
+
+    Args:
+        path, gallery, chosen, mode, csv_safe: see `write_folders`.
+    """
+    receipt = path / RECEIPT
+    expected, photos = _header(gallery, chosen, mode=mode, csv_safe=csv_safe), 0
+    try:
+        entries = read_receipt(receipt)
+        header = next(entries)
+        if {**header, **expected} != header:
+            return None
+        for entry in entries:
+            if "missing" in entry and (path / LIST).exists():
+                return FolderFacts(photos, entry["missing"], entry["refused"], str(receipt), already=True)
+            if "photo" in entry:
+                if state_of(path / PHOTOS / entry["photo"], path / PHOTOS, entry["seen"], mode) != "ours":
+                    return None
+                photos += 1
+    except ConfigError:
+        pass
+    return None
+
+
+def _header(gallery: EmbeddingFile, chosen: AttributeFilter, *, mode: str, csv_safe: bool) -> dict[str, object]:
+    """What decides on the content of a folder, besides the photos themselves."""
+    return {
+        "kind": KIND,
+        "mode": mode,
+        "filter": str(chosen),
+        "csv_safe": csv_safe,
+        "file": os.path.abspath(gallery.path),
+        "run_id": str(gallery.metadata["run_id"]),
+        "content": str(gallery.metadata.get(DIGEST_ATTRIBUTE, "")),
+    }
 
 
 def write_folders(
@@ -85,17 +129,17 @@ def write_folders(
         record_start(gallery, path)
         try:
             with synced_file(path / RECEIPT, like=gallery.path) as receipt:
-                header = {"facemill": __version__, "kind": KIND, "mode": mode, "filter": str(chosen), "new": new}
-                header |= {"file": os.path.abspath(gallery.path), "run_id": str(gallery.metadata["run_id"])}
-                _write_line(receipt, header)
+                header = _header(gallery, chosen, mode=mode, csv_safe=csv_safe)
+                _write_line(receipt, {"facemill": __version__, "new": new, **header})
                 counts = _fill(path, gallery, rows, placer(mode, gallery), receipt, listener)
+                written, missing, refused = (counts[kind] for kind in (Placed.WRITTEN, Placed.MISSING, Placed.REFUSED))
+                _write_line(receipt, {"missing": missing, "refused": refused})
             with synced_file(path / LIST, like=gallery.path) as file:
                 write_lines(file, gallery, rows, csv_safe=csv_safe)
             sync_folder(path)
         except OSError as err:
             raise placing_error(err, "the folder of photos", path, mode) from err
     record_page(gallery, path)
-    written, missing, refused = (counts[kind] for kind in (Placed.WRITTEN, Placed.MISSING, Placed.REFUSED))
     return FolderFacts(written, missing, refused, str(path / RECEIPT))
 
 

@@ -1,9 +1,10 @@
-"""The receipt of a folder of filtered photos: a header, then a line of JSON for each folder and photo in it."""
+"""The receipt of a folder of filtered photos: a header, a line of JSON for each folder and photo in it, and an end."""
 
 from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ PHOTOS, LIST, RECEIPT = "photos", "photos.csv", "receipt.jsonl"  # the content o
 
 
 def read_receipt(receipt: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a receipt: the header, then folders and photos.
+    """Yield the lines of a receipt: the header, folders and photos, and the end, which receipts of killed runs lack.
 
     Raises:
         ConfigError: it is none.
@@ -38,6 +39,8 @@ def read_receipt(receipt: Path) -> Iterator[dict[str, Any]]:
 def _checked(number: int, entry: Any) -> dict[str, Any]:
     if number == 1:
         right = entry["kind"] == KIND
+    elif "missing" in entry:
+        right = isinstance(entry["missing"], int) and isinstance(entry["refused"], int)
     else:
         right = is_relative(os.fsencode(entry.get("folder", entry.get("photo"))))
         right &= "folder" in entry or (len(entry["seen"]) == 3 and all(isinstance(each, int) for each in entry["seen"]))
@@ -52,3 +55,28 @@ def was_new(folder: Path) -> bool:
         return bool(next(read_receipt(folder / RECEIPT)).get("new"))
     except ConfigError:
         return False
+
+
+def state_of(path: Path, top: Path, seen: list[int], mode: str) -> str:
+    """What is at the place of a photo: "ours", as it was written; "gone"; or "other".
+
+    Args:
+        path: the place.
+        top: the folder of all photos.
+        seen: inode, size and time of change, by the receipt.
+        mode: how the photo was placed, by the receipt.
+    """
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return "gone"
+    if not is_below(path, top) or stat.S_ISDIR(status.st_mode) or status.st_ino != seen[0]:
+        return "other"
+    if mode == "hardlink":  # the photo may have been edited, but its last name must stay
+        return "ours" if status.st_nlink > 1 else "other"
+    return "ours" if [status.st_size, status.st_mtime_ns] == seen[1:] else "other"
+
+
+def is_below(path: Path, top: Path) -> bool:
+    """Whether no link leads out of the folder on the way to a path."""
+    return path == top or path.parent.resolve() == top.resolve() / path.parent.relative_to(top)

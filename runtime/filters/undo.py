@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -16,7 +14,7 @@ from ..files import storage_error, sync_folder
 from ..folders import remove_mark
 from ..locks import Lock
 from ..storage.derived import forget_page
-from .receipt import LIST, PHOTOS, read_receipt
+from .receipt import LIST, PHOTOS, is_below, read_receipt, state_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +68,10 @@ def _undo(receipt: Path, folder: Path, header: dict[str, Any]) -> Undone:
     for entry in islice(read_receipt(receipt), 1, None):
         if "folder" in entry:
             folders.append(top / entry["folder"])
+        if "photo" not in entry:
             continue
         path = top / entry["photo"]
-        state = _state(path, top, entry["seen"], str(header.get("mode")))
+        state = state_of(path, top, entry["seen"], str(header.get("mode")))
         counts[state] += 1
         if state == "ours":
             path.unlink()
@@ -80,7 +79,7 @@ def _undo(receipt: Path, folder: Path, header: dict[str, Any]) -> Undone:
             kept.append(entry["photo"])
     for made in (*reversed(folders), top):
         with suppress(OSError):  # it is gone, or holds something that stays
-            if not made.is_symlink() and _is_below(made, top):
+            if not made.is_symlink() and is_below(made, top):
                 made.rmdir()
     if not kept:
         _forget(receipt, folder, header)
@@ -100,21 +99,3 @@ def _forget(receipt: Path, folder: Path, header: dict[str, Any]) -> None:
         with suppress(OSError):  # somebody put something into it
             folder.rmdir()
             sync_folder(folder.parent)
-
-
-def _state(path: Path, top: Path, seen: list[int], mode: str) -> str:
-    """What is at the place of a photo: "ours", as it was written; "gone"; or "other"."""
-    try:
-        status = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return "gone"
-    if not _is_below(path, top) or stat.S_ISDIR(status.st_mode) or status.st_ino != seen[0]:
-        return "other"
-    if mode == "hardlink":  # the photo may have been edited, but its last name must stay
-        return "ours" if status.st_nlink > 1 else "other"
-    return "ours" if [status.st_size, status.st_mtime_ns] == seen[1:] else "other"
-
-
-def _is_below(path: Path, top: Path) -> bool:
-    """Whether no link leads out of the folder on the way to a path."""
-    return path == top or path.parent.resolve() == top.resolve() / path.parent.relative_to(top)

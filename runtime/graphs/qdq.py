@@ -145,7 +145,5 @@ def insert_qdq(
     except Interrupted:  # raised by a signal, wherever the program is
         raise
     except Exception as err:  # its errors share no base class
-        raise EngineError(
-            f"ONNX Runtime cannot quantise the graph: {type(err).__name__}: {err}. Use --precision fp16 or fp32"
-        ) from err
+        raise EngineError(f"ONNX Runtime cannot quantise the graph: {type(err).__name__}: {err}") from err
     return quantised

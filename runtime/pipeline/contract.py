@@ -66,7 +66,7 @@ def contract_of(request: Request, info: EngineInfo, root: str) -> EmbeddingContr
         detector=detector.model,
         detector_sha256=detector.model_sha256,
         detector_precision=detector.precision,
-        detector_views=str(rules.find),
+        detector_views=str(rules.find.with_second_look() if look else rules.find),
         align=rules.align,
         faces=rules.policy,
         min_score=rules.threshold,

@@ -100,14 +100,19 @@ def _set_apart_paged(batch: Encoded, limits: Limits) -> tuple[Encoded, list[Page
     return replace(batch, rows=np.array(rows, np.int64), files=tuple(files), outcomes=tuple(outcomes)), paged
 
 
-def open_finder(detector: Runner, rules: FaceRules, channel_order: str) -> Finder:
-    """Make the finder of a detector, for photos in a channel order."""
+def open_finder(
+    detector: Runner, rules: FaceRules, channel_order: str, second_look: SecondLook | None = None
+) -> Finder:
+    """Make the finder of a detector, for photos in a channel order; a second look confirms its doubtful faces."""
     info = detector.info
 
     def detect(canvases: NDArray[np.uint8]) -> NDArray[np.float32]:
         return detector.infer(canvases if info.channel_order == channel_order else _reverse_channels(canvases))
 
-    return Finder(detect, decoder_of(info.decode), rules.find, min(_DETECTOR_BATCH, info.profile[2]))
+    batch = min(_DETECTOR_BATCH, info.profile[2])
+    if second_look is None:
+        return Finder(detect, decoder_of(info.decode), rules.find, batch)
+    return Finder(detect, decoder_of(info.decode), rules.find.with_second_look(), batch, second_look.doubts)
 
 
 def open_second_look(landmarks: Runner, channel_order: str) -> SecondLook:
@@ -241,7 +246,7 @@ class CropFaces:
         photos = zip(batch.rows.tolist(), batch.names_of_rows(), batch.files, batch.photos, batch.faces, strict=True)
         for row, name, data, photo, detected in photos:
             counts[row] = len(detected)
-            rejection = reject_photo(self.rules, detected)
+            rejection = reject_photo(self.rules, detected, self.finder.max_views)
             if rejection is not None:
                 outcomes.append(Outcome(row, *rejection))
                 continue
@@ -352,8 +357,8 @@ def find_faces_with(
         limits: size limits of photos that are decoded again.
         landmarks: the runner of the landmark network; None to crop by the landmarks of the detector.
     """
-    finder = open_finder(detector, rules, model.channel_order)
     second_look = None if landmarks is None else open_second_look(landmarks, model.channel_order)
+    finder = open_finder(detector, rules, model.channel_order, second_look)
     margin = MARGIN if model.task == "landmarks" else 1.0
     crop = CropFaces(finder, second_look, rules, model.size, model.channel_order, limits, margin)
     return FindFaces(Detect(finder, rules, model.size), crop)

@@ -84,8 +84,39 @@ def test_no_layer_stays_in_float_needlessly(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_unreachable_target_is_refused_with_the_best_figure(uneven: onnx.ModelProto) -> None:
-    with raises(EngineError, "3 of 5", 1.1, "fp16"):
+    with raises(EngineError, "3 of 5", 1.1):
         quantise(uneven, OnnxRuntimeCpu.scheme, CALIBRATION, CHOICE, target=1.1)
+
+
+def test_a_refused_engine_names_the_next_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.engines.make._TARGET", 1.1)  # out of reach of every network
+    weights, crops = save_uneven(tmp_path / "m.onnx"), CalibrationSet(synthetic_crops(112, count=64), 0)
+    with raises(EngineError, "--model test-model --backend cpu --precision fp32", "INT8 loses too much", 1.1):
+        build_engine(
+            spec(dimension=16), weights, backend="cpu", precision="int8", output=tmp_path / "e", calibration=crops
+        )
+    assert not list((tmp_path / "e").glob("*.onnx"))
+
+
+def test_whole_numbers_are_not_quantised(tmp_path: Path) -> None:
+    """A graph may compute a shape, with the operators that are quantised where they compute with floats."""
+    graph = prepare_graph(save_cnn(tmp_path / "m.onnx"), spec(), "fp32")
+    last = graph.graph.output[0].name
+    for node in graph.graph.node:
+        node.output[:] = ["before" if name == last else name for name in node.output]
+        node.input[:] = ["before" if name == last else name for name in node.input]
+    graph.graph.initializer.append(numpy_helper.from_array(np.array([0, 0], np.int64), "nothing"))
+    graph.graph.node.extend(
+        [
+            helper.make_node("Shape", ["before"], ["shape"], name="shape"),
+            helper.make_node("Add", ["shape", "nothing"], ["same"], name="add"),
+            helper.make_node("Reshape", ["before", "same"], [last], name="reshape"),
+        ]
+    )
+    quantised = quantise(graph, OnnxRuntimeCpu.scheme, CALIBRATION, CHOICE, target=0.99)
+    assert quantised.agreement >= 0.99
+    (add,) = [node for node in quantised.model.graph.node if node.name == "add"]
+    assert list(add.input) == ["shape", "nothing"]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +75,53 @@ def test_retries_run_only_on_photos_without_a_face(runner: Runner) -> None:
     assert [len(faces) for faces in faces_by_photo] == [1, 0, 1]
     turned = [(2, 160, 160, 3)] * 3
     assert detect.shapes == [(3, 64, 64, 3), *turned, (2, 128, 128, 3), (1, 256, 256, 3)]
+
+
+class RecordingDoubt:
+    """A second look that has the same doubt about every face, and counts the photos that it sees."""
+
+    def __init__(self, doubt: float) -> None:
+        self.doubt, self.seen = doubt, 0
+
+    def __call__(self, photos: Sequence[NDArray[np.uint8]], faces: Sequence[Faces]) -> list[NDArray[np.float32]]:
+        self.seen += len(photos)
+        return [np.full(len(each), self.doubt, np.float32) for each in faces]
+
+
+@pytest.mark.parametrize(("sure", "doubt", "kept", "seen"), [(0.5, 0.5, 1, 0), (1.1, 0.1, 1, 1), (1.1, 0.5, 0, 1)])
+def test_a_second_look_judges_only_the_faces_of_photos_without_a_sure_one(
+    runner: Runner, sure: float, doubt: float, kept: int, seen: int
+) -> None:
+    rules = replace(FindRules(retries=()), confirmed=True, faint=View(32))  # too small to show anything
+    look, decoder = RecordingDoubt(doubt), replace(DECODERS["yunet"], sure=sure)
+    (faces,) = Finder(runner.infer, decoder, rules, 16, look).find([photo(400, 400, (100, 100, 160))])
+    assert (len(faces), look.seen > 0) == (kept, seen > 0)
+
+
+@pytest.mark.parametrize(("doubt", "count"), [(0.05, 1), (0.15, 0)])
+def test_a_faint_face_needs_a_sure_second_look(runner: Runner, doubt: float, count: int) -> None:
+    """Every square has a score of 0.5, below the threshold of 0.6."""
+
+    def detect(canvases: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raw = runner.infer(canvases).copy()
+        raw[..., 0] /= 2
+        return raw
+
+    image, rules = photo(400, 400, (100, 100, 160)), FindRules(retries=())
+    assert not len(Finder(detect, DECODERS["yunet"], rules, 16).find([image])[0])
+    confirmed = replace(rules, confirmed=True, faint=View(160))
+    (faces,) = Finder(detect, DECODERS["yunet"], confirmed, 16, RecordingDoubt(doubt)).find([image])
+    assert len(faces) == count
+    if count:
+        assert np.abs(middle(faces) - (180, 180)).max() < 0.75 * 32 * 400 / 160
+
+
+def test_the_rules_name_the_second_look() -> None:
+    plain, confirmed = FindRules(), FindRules().with_second_look()
+    assert str(confirmed).startswith("160+0 160+0.5 448+0 320+0.25 960+0 160+0.25; ")
+    assert "doubt" not in str(plain)
+    assert str(confirmed).endswith("doubt 0.2; faint 320 from 0.75 doubt 0.1")
+    assert confirmed.max_views == plain.max_views + 5
 
 
 def test_a_small_face_is_detected_again_at_higher_resolution(runner: Runner) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 
 import runtime
 from runtime.errors import ConfigError, OutputExistsError
+from runtime.filters.folders import FolderFacts
+from runtime.storage.dataset import edit_file
 from tests.support.attribute_files import add_columns, drawn_attributes
 from tests.support.errors import raises
 from tests.support.facemill_command import facemill
@@ -165,6 +168,39 @@ def test_outputs_that_exist_are_kept_without_force(file: Path) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("mode", ["symlink", "hardlink", "copy"])
+def test_the_same_call_again_changes_nothing(file: Path, mode: str) -> None:
+    def call(gender: str = "woman", **options: bool) -> FolderFacts:
+        facts = runtime.filter(file, gender=gender, folders=file.parent / "out", mode=mode, **options).folders
+        assert facts is not None
+        return facts
+
+    first = call()
+    before = tree(file.parent)
+    again = call()
+    assert again.already
+    assert not first.already
+    assert replace(again, already=False) == first
+    assert tree(file.parent) == before
+    with raises(OutputExistsError, file.parent / "out"):
+        call("man")
+    with raises(OutputExistsError, file.parent / "out"):
+        call(csv_safe=True)
+    next(path for path in (file.parent / "out" / "photos").rglob("*.jpg")).unlink()
+    with raises(OutputExistsError, file.parent / "out"):
+        call()
+    assert not call(force=True).already
+
+
+def test_a_changed_file_is_filtered_only_with_force(file: Path) -> None:
+    folder = file.parent / "out"
+    runtime.filter(file, gender="woman", folders=folder)
+    with edit_file(file) as target:
+        target["attributes/gender"][:] = b"woman"
+    with raises(OutputExistsError, folder):
+        runtime.filter(file, gender="woman", folders=folder)
+
+
 @pytest.mark.slow
 def test_the_command_prints_paths_or_json_and_undoes(file: Path) -> None:
     report = runtime.filter(file, gender="man")
@@ -173,6 +209,9 @@ def test_the_command_prints_paths_or_json_and_undoes(file: Path) -> None:
     assert len(result.stdout.splitlines()) == len(report)
     written = facemill("filter", file, "--gender", "man", "--folders", file.parent / "men", "--json")
     assert json.loads(written.stdout)["selected"] == len(report)
+    again = facemill("filter", file, "--gender", "man", "--folders", file.parent / "men", "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout) == {**json.loads(written.stdout), "already": True}
     undone = facemill("filter", "--undo", file.parent / "men" / "receipt.jsonl", "--json")
     assert json.loads(undone.stdout)["removed"] == report.photos
     assert not (file.parent / "men").exists()
