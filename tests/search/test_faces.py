@@ -16,9 +16,9 @@ from runtime.faces.rules import FaceRules
 from runtime.search.detector import PhotoDetector
 from runtime.search.embedder import PhotoEmbedder, QueryRules
 from runtime.search.faces import PhotoFaces
-from tests.support import encoded_images as make
 from tests.support.errors import raises
-from tests.support.red_square_detector import build_red_squares, picture
+from tests.support.photos_of_squares import squares
+from tests.support.red_square_detector import build_red_squares
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +29,6 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 @pytest.fixture(scope="module")
 def rules(tiny_engine: Path, detector: Engine) -> QueryRules:
     return QueryRules(read_engine(tiny_engine), detector, FaceRules("detect", min_iod=0.0, max_fit=1.0))
-
-
-def squares(count: int, seed: int = 0) -> bytes:
-    """A photo with so many red squares in a row."""
-    return make.encode(
-        picture(160, 60 + 160 * count, *((40 + 160 * i, 40, 60) for i in range(count)), seed=seed), "PNG"
-    )
 
 
 def vectors(photo: PhotoFaces) -> list[bytes]:
