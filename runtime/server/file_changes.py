@@ -126,7 +126,7 @@ class FileChanges:
 
     async def _in_thread(self, file: OpenFile, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         try:
-            return await asyncio.to_thread(work)
+            return await asyncio.to_thread(_work_and_open, file, work)
         finally:
             self._changing.discard(file.name)
 
@@ -149,3 +149,10 @@ class FileChanges:
             leads_out = os.path.islink(path) and path_below(self._roots, os.fsdecode(path)) is None
             if leads_out or not folders[folder]:
                 raise AccessError(f"{os.fsdecode(name)!r:.200} is a link that leads out of the folders of --photos")
+
+
+def _work_and_open(file: OpenFile, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Change a file and open it again, so that no search has to wait for its index."""
+    answer = work()
+    with file.use():
+        return answer

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..attributes.selection import AttributeFilter
 from ..errors import StorageError
@@ -19,6 +19,9 @@ from ..search.embedder import Embedding, PhotoEmbedder, QueryRules
 from ..search.file_rules import rules_of
 from ..search.hits import FindOptions
 from ..search.search import Search
+
+E = TypeVar("E")
+F = TypeVar("F")
 
 _FILTERED_SEARCHES = 4  # kept open for each file; each holds a mask of its rows
 
@@ -150,11 +153,30 @@ class OpenFile:
                 if opened is not self._current and not opened.users:
                     opened.close()
 
+    def embed_and_find(self, embed: Callable[[PhotoEmbedder], E], find: Callable[[Opened, E], Iterable[F]]) -> list[F]:
+        """Embed queries, then search the file as it is after that.
+
+        The file is held for the search alone: a removal that ends meanwhile is seen by every search that begins later.
+
+        Args:
+            embed: makes queries with an embedder.
+            find: answers them.
+        """
+        while True:
+            with self.use() as opened:
+                embedder = opened.embedder
+            queries = embed(embedder)
+            with self.use() as opened:
+                if opened.embedder is embedder:  # else the file was replaced by one of another model
+                    return list(find(opened, queries))
+
     def _open(self) -> Opened:
         stamp = _stamp(self.path)
         with ExitStack() as stack:
             search = stack.enter_context(Search(self.path))
             embedder = self._embedders.get(rules_of(search.file))
+            if search.file.rows:  # opens the index, or builds it, before a request waits for it
+                search.find_vectors(search.file.vectors_at([0]))
             stack.pop_all()
         return Opened(search, embedder, stamp)
 

@@ -30,7 +30,7 @@ from ..storage.file import EmbeddingFile
 from .bodies import BodyReader, Reading
 from .engine_room import EngineRoom, Task
 from .file_changes import FileChanges
-from .open_files import OpenFile, SharedEmbedders
+from .open_files import Opened, OpenFile, SharedEmbedders
 from .problems import HungUp, Refusal
 from .settings import ServerSettings
 
@@ -79,8 +79,10 @@ class FindTask:
     chosen: AttributeFilter
 
     def __call__(self, photos: Sequence[bytes], *, one_core: bool) -> Sequence[Answer]:
-        with self.file.use() as opened:
-            return opened.find(opened.embedder.embed(photos, one_core=one_core), self.options, self.chosen)
+        return self.file.embed_and_find(
+            lambda embedder: embedder.embed(photos, one_core=one_core),
+            lambda opened, queries: opened.find(queries, self.options, self.chosen),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,13 @@ class FindFacesTask:
     attributes: tuple[str, ...]
 
     def __call__(self, photos: Sequence[bytes], *, one_core: bool) -> Sequence[tuple[PhotoFaces, list[Answer]]]:
-        with self.file.use() as opened:
-            found = opened.embedder.embed_faces(photos, attributes=self.attributes, one_core=one_core)
-            return [(faces, opened.find(_queries(faces), self.options, AttributeFilter())) for faces in found]
+        return self.file.embed_and_find(
+            lambda embedder: embedder.embed_faces(photos, attributes=self.attributes, one_core=one_core),
+            self._find_each,
+        )
+
+    def _find_each(self, opened: Opened, photos: Sequence[PhotoFaces]) -> list[tuple[PhotoFaces, list[Answer]]]:
+        return [(photo, opened.find(_queries(photo), self.options, AttributeFilter())) for photo in photos]
 
 
 def _queries(photo: PhotoFaces) -> list[Embedding]:

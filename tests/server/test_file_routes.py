@@ -10,6 +10,12 @@ from typing import Any
 import pytest
 
 import runtime as facemill
+from runtime.attributes.selection import AttributeFilter
+from runtime.images.decode import Limits
+from runtime.search.answers import Answer
+from runtime.search.embedder import Embedding, PhotoEmbedder
+from runtime.search.hits import FindOptions
+from runtime.server.open_files import Opened, OpenFile, SharedEmbedders
 from tests.server.conftest import Client
 from tests.support.photos_of_squares import squares
 
@@ -148,3 +154,22 @@ def test_one_change_of_a_file_runs_at_a_time(client: Client, own: tuple[Path, Pa
             assert codes == {None, "E-LOCKED"}
 
     asyncio.run(check())
+
+
+def test_a_search_sees_what_was_removed_while_its_photo_was_embedded(own: tuple[Path, Path]) -> None:
+    path, _ = own
+    with SharedEmbedders(Limits(), 100) as embedders, OpenFile(path, embedders) as file:
+
+        def embed(embedder: PhotoEmbedder) -> list[Embedding]:
+            queries = embedder.embed([squares(3, seed=11)])
+            facemill.remove(path, "person1/")
+            return queries
+
+        def find(opened: Opened, queries: list[Embedding]) -> list[Answer]:
+            return opened.find(queries, FindOptions(k=100), AttributeFilter())
+
+        with file.use() as before:
+            (answer,) = file.embed_and_find(embed, find)
+            assert before.search.file.rows == 12  # whoever uses it still reads the file that it opened
+    assert len(answer.hits) == 8
+    assert not [hit.path for hit in answer.hits if hit.path.startswith("person1/")]
