@@ -19,6 +19,7 @@ from ..engines.choose import choose_attributes
 from ..engines.engine import Engine
 from ..engines.fixed_batch import FixedBatch
 from ..engines.runner import Runner
+from ..engines.same_bits import same_bits
 from ..errors import ConfigError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
@@ -37,6 +38,7 @@ PhotoInput: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8]"
 RGB, upright."""
 
 MANY_PHOTOS = 128  # from here on each core embeds its own photos; below, all cores share one engine call
+_PHOTOS_TOGETHER = 4  # of different callers on one core; more save little, and each waits for the others
 _BATCH_PHOTOS = 16  # per thread: their decoded photos and views are in memory
 UNLIMITED_BYTES = 1 << 62  # the limit of a file's size is checked when it is read; arrays of pixels have none
 
@@ -147,6 +149,7 @@ class PhotoEmbedder:
     def __init__(self, rules: QueryRules) -> None:
         self.rules, self.info = rules, rules.engine.info
         self._opened: dict[int, _Opened] = {}
+        self._together: int | None = None
         self._loaded: dict[_Work, Callable[[Encoded], Embedded]] = {}
         self._lock = threading.Lock()
         self._owned = ExitStack()
@@ -219,6 +222,30 @@ class PhotoEmbedder:
         """
         self._stages(_Work(threads))
 
+    def photos_together(self) -> int:
+        """Photos of different callers that may share a call, whose answers have the bits that they have alone.
+
+        1 if this machine computes other bits for several images, or with other numbers of threads: then every caller
+        needs a call of its own, with `one_core`.
+
+        Raises:
+            EngineError, MissingDependencyError: an engine does not load.
+        """
+        if backend_of(self.info.backend).on_gpu:
+            return _BATCH_PHOTOS  # every call has this size; see `steady`
+        if self._together is not None:  # without the lock, which is held while engines are loaded
+            return self._together
+        with self._lock:
+            if self._together is None:
+                both = [self._runners(threads) for threads in (1, 0)]
+                pairs = [
+                    [runner for runner in pair if runner is not None]
+                    for pair in zip(*((one.embed, one.detector, one.landmarks) for one in both), strict=True)
+                ]
+                alike = all(same_bits(pair) for pair in pairs if pair)
+                self._together = _PHOTOS_TOGETHER if alike else 1
+            return self._together
+
     def _run(self, photos: Sequence[PhotoInput], numbers: NDArray[np.int64], work: _Work) -> Embedded:
         """Read, decode, crop and embed some of the photos, in one batch."""
         read, stages = Read(PhotoList(photos, max_bytes=self.rules.limits.max_bytes)), self._stages(work)
@@ -234,9 +261,7 @@ class PhotoEmbedder:
             return self._loaded[work]
 
     def _make_stages(self, work: _Work) -> Callable[[Encoded], Embedded]:
-        if work.threads not in self._opened:
-            self._opened[work.threads] = self._open(work.threads or usable_cores())
-        opened = self._opened[work.threads]
+        opened = self._runners(work.threads)
         info, faces = opened.embed.info, self.rules.faces
         crops = crop_stages(
             info,
@@ -256,6 +281,12 @@ class PhotoEmbedder:
         check_attribute_engine(engine.info, self.info.size)
         runner = self._owned.enter_context(open_runner(engine, threads=opened.threads))
         return ReadAttributes(steady(runner, _BATCH_PHOTOS), names, opened.embed.info.channel_order)
+
+    def _runners(self, threads: int) -> _Opened:
+        """The engines for calls that use all cores (0) or one (1); loads them if needed. The lock is held."""
+        if threads not in self._opened:
+            self._opened[threads] = self._open(threads or usable_cores())
+        return self._opened[threads]
 
     def _open(self, threads: int) -> _Opened:
         """Load the engines, for calls that use this number of threads."""

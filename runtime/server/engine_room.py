@@ -1,7 +1,7 @@
 """One bounded queue in front of all engines.
 
-On a CPU, each core works on one request at a time, so that an answer never depends on other requests; a request that
-is alone gets all cores. On a GPU, requests that wait are taken together, and no request waits for others to come.
+Requests that wait share a call, as many as the engines allow without a change of a bit: on a CPU a few for each core,
+on a GPU up to a full batch. A request that is alone gets all cores, and no request waits for others to come.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ _MEAN_WEIGHT = 0.1  # of the latest call in the mean time of a call
 
 
 class Task(Protocol):
-    """What to do with photos. Tasks are hashable, and photos of equal tasks may share one call."""
+    """What to do with photos. Tasks can be compared, and photos of equal tasks may share one call."""
+
+    def together(self) -> int:
+        """Most photos of several requests in one call; 1 if every request needs a call of its own, on one core."""
+        ...
 
     def __call__(self, photos: Sequence[bytes], *, one_core: bool) -> Sequence[Any]:
         """Return one answer for each photo, in the same order.
@@ -81,16 +85,15 @@ class EngineRoom:
         state: its figures.
     """
 
-    def __init__(self, *, threads: int, photos_per_call: int, places: int) -> None:
+    def __init__(self, *, threads: int, places: int) -> None:
         """Start the threads.
 
         Args:
             threads: engine calls at the same time.
-            photos_per_call: photos of several requests that one call may take; 1 for one request a call.
             places: requests that may wait.
         """
         self.state = RoomState()
-        self._photos_per_call, self._places = photos_per_call, places
+        self._places = places
         self._queue: deque[Work] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -168,16 +171,23 @@ class EngineRoom:
             if not self._queue:
                 return [], True
             works = [self._queue.popleft()]
-            photos = len(works[0].photos)
-            while self._queue and self._queue[0].task == works[0].task:
+            task, photos = works[0].task, len(works[0].photos)
+            together = task.together()
+            # Requests are spread over the threads before they share calls.
+            together = min(together, -(-(photos + len(self._queue)) // self._idle_threads()))
+            while self._queue and self._queue[0].task == task:
                 photos += len(self._queue[0].photos)
-                if photos > self._photos_per_call:
+                if photos > together:
                     break
                 works.append(self._queue.popleft())
-            alone = not self.state.working and not self._queue
+            alone = not self.state.working and not self._queue and task.together() > 1
             self.state.working += 1
             self.state.waiting = len(self._queue)
             return works, not alone
+
+    def _idle_threads(self) -> int:
+        """Threads that take work now, this one included. The lock is held."""
+        return len(self._threads) - self.state.working
 
     def _finish(self, works: Sequence[Work], seconds: float) -> None:
         with self._changed:

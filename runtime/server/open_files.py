@@ -131,6 +131,11 @@ class OpenFile:
         self._lock = threading.Lock()
         self._current = self._open()
 
+    @property
+    def embedder(self) -> PhotoEmbedder:
+        """The embedder of the file as it was opened last."""
+        return self._current.embedder
+
     @contextmanager
     def use(self) -> Iterator[Opened]:
         """The file as it is now, for the time of the block.
@@ -175,6 +180,7 @@ class OpenFile:
         with ExitStack() as stack:
             search = stack.enter_context(Search(self.path))
             embedder = self._embedders.get(rules_of(search.file))
+            embedder.photos_together()  # loads the engines
             if search.file.rows:  # opens the index, or builds it, before a request waits for it
                 search.find_vectors(search.file.vectors_at([0]))
             stack.pop_all()

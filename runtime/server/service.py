@@ -34,7 +34,6 @@ from .open_files import Opened, OpenFile, SharedEmbedders
 from .problems import HungUp, Refusal
 from .settings import ServerSettings
 
-_GPU_PHOTOS = 16  # photos of several requests in one call
 _UNREADABLE = tuple(f"{status.label}: " for status in (Status.CORRUPT, Status.UNSUPPORTED, Status.UNREADABLE))
 
 
@@ -43,6 +42,10 @@ class EmbedTask:
     """Embed the main face of photos."""
 
     embedder: PhotoEmbedder
+
+    def together(self) -> int:
+        """See `Task`."""
+        return self.embedder.photos_together()
 
     def __call__(self, photos: Sequence[bytes], *, one_core: bool) -> Sequence[Embedding]:
         return self.embedder.embed(photos, one_core=one_core)
@@ -56,15 +59,24 @@ class EmbedFacesTask:
     every: bool
     attributes: tuple[str, ...]
 
+    def together(self) -> int:
+        """See `Task`. The network for attributes is not compared, so its photos get calls of their own."""
+        return 1 if self.attributes else self.embedder.photos_together()
+
     def __call__(self, photos: Sequence[bytes], *, one_core: bool) -> Sequence[PhotoFaces]:
         return self.embedder.embed_faces(photos, every=self.every, attributes=self.attributes, one_core=one_core)
 
 
 @dataclass(frozen=True, slots=True)
 class DetectTask:
-    """Detect the faces of photos."""
+    """Detect the faces of photos, by the engines of an embedder."""
 
     detector: PhotoDetector
+    embedder: PhotoEmbedder
+
+    def together(self) -> int:
+        """See `Task`."""
+        return self.embedder.photos_together() if self.embedder.rules.detector else 1
 
     def __call__(self, photos: Sequence[bytes], *, one_core: bool) -> Sequence[Detection]:
         return self.detector.detect(photos, one_core=one_core)
@@ -77,6 +89,10 @@ class FindTask:
     file: OpenFile
     options: FindOptions
     chosen: AttributeFilter
+
+    def together(self) -> int:
+        """See `Task`."""
+        return self.file.embedder.photos_together()
 
     def __call__(self, photos: Sequence[bytes], *, one_core: bool) -> Sequence[Answer]:
         return self.file.embed_and_find(
@@ -92,6 +108,10 @@ class FindFacesTask:
     file: OpenFile
     options: FindOptions
     attributes: tuple[str, ...]
+
+    def together(self) -> int:
+        """See `Task`."""
+        return 1 if self.attributes else self.file.embedder.photos_together()
 
     def __call__(self, photos: Sequence[bytes], *, one_core: bool) -> Sequence[tuple[PhotoFaces, list[Answer]]]:
         return self.file.embed_and_find(
@@ -137,13 +157,8 @@ class Service:
             embedders = own(SharedEmbedders(limits, settings.max_faces))
             self.files = {path.stem: own(OpenFile(path, embedders)) for path in settings.files}
             on_gpu = backend_of(self._embedder.info.backend).on_gpu
-            for threads in (0, 1):  # for a request that is alone, and for several at once
-                self._embedder.load(threads=threads)
-            self.room = EngineRoom(
-                threads=1 if on_gpu else usable_cores(),
-                photos_per_call=_GPU_PHOTOS if on_gpu else 1,
-                places=settings.places,
-            )
+            self._embedder.photos_together()  # loads the engines
+            self.room = EngineRoom(threads=1 if on_gpu else usable_cores(), places=settings.places)
             stack.callback(self.room.close)
             self._owned = stack.pop_all()
 
@@ -160,7 +175,7 @@ class Service:
     async def detect(self, request: Request, photo: bytes) -> Detection:
         """Detect the faces of a photo."""
         detection: Detection
-        (detection,) = await self._run(request, DetectTask(self._detector), [photo])
+        (detection,) = await self._run(request, DetectTask(self._detector, self._embedder), [photo])
         _refuse_unreadable(detection.error)
         return replace(detection, photo="<photo 0>")
 

@@ -22,9 +22,13 @@ PNG = {"Content-Type": "image/png"}
 class Lengths:
     """A task that answers with the length of each photo, and waits until it may go on."""
 
-    def __init__(self) -> None:
+    def __init__(self, together: int = 1) -> None:
         self.calls: list[tuple[int, bool]] = []
         self.may_go_on = threading.Event()
+        self._together = together
+
+    def together(self) -> int:
+        return self._together
 
     def __call__(self, photos: Sequence[bytes], *, one_core: bool) -> Sequence[int]:
         self.calls.append((len(photos), one_core))
@@ -44,7 +48,7 @@ async def all_of(works: Sequence[Work]) -> list[list[int]]:
 
 def test_requests_that_wait_share_a_call_and_each_gets_its_own_answers() -> None:
     async def check() -> None:
-        room, task, other = EngineRoom(threads=1, photos_per_call=8, places=20), Lengths(), Lengths()
+        room, task, other = EngineRoom(threads=1, places=20), Lengths(8), Lengths(8)
         first = room.submit(task, [b"1"])
         await until(lambda: task.calls)
         works = [room.submit(task, [b"x" * n, b"y" * (n + 1)]) for n in range(2, 8)]
@@ -59,13 +63,13 @@ def test_requests_that_wait_share_a_call_and_each_gets_its_own_answers() -> None
     asyncio.run(check())
 
 
-def test_on_a_cpu_each_request_has_a_call_of_its_own() -> None:
+def test_requests_that_may_not_share_a_call_have_one_core_each() -> None:
     async def check() -> None:
-        room, task = EngineRoom(threads=2, photos_per_call=1, places=20), Lengths()
+        room, task = EngineRoom(threads=2, places=20), Lengths()
         works = [room.submit(task, [b"a" * n, b"b"]) for n in range(6)]
         task.may_go_on.set()
         assert await all_of(works) == [[n, 1] for n in range(6)]
-        assert [photos for photos, _ in task.calls] == [2] * 6
+        assert task.calls == [(2, True)] * 6
         room.close()
 
     asyncio.run(check())
@@ -73,7 +77,7 @@ def test_on_a_cpu_each_request_has_a_call_of_its_own() -> None:
 
 def test_a_full_queue_refuses_at_once_and_a_client_that_left_makes_room() -> None:
     async def check() -> None:
-        room, task = EngineRoom(threads=1, photos_per_call=1, places=2), Lengths()
+        room, task = EngineRoom(threads=1, places=2), Lengths()
         first = room.submit(task, [b"1"])
         await until(lambda: task.calls)
         waiting = [room.submit(task, [b"22"]), room.submit(task, [b"333"])]
@@ -93,13 +97,14 @@ def test_a_full_queue_refuses_at_once_and_a_client_that_left_makes_room() -> Non
 
 
 def test_an_error_of_a_call_is_the_answer_and_the_thread_goes_on() -> None:
-    def fail(photos: Sequence[bytes], *, one_core: bool) -> Sequence[int]:
-        raise MemoryError("of the test")
+    class Fail(Lengths):
+        def __call__(self, photos: Sequence[bytes], *, one_core: bool) -> Sequence[int]:
+            raise MemoryError("of the test")
 
     async def check() -> None:
-        room, task = EngineRoom(threads=1, photos_per_call=1, places=2), Lengths()
+        room, task = EngineRoom(threads=1, places=2), Lengths()
         with pytest.raises(MemoryError, match="of the test"):
-            await room.submit(fail, [b""]).answers
+            await room.submit(Fail(), [b""]).answers
         task.may_go_on.set()
         assert await room.submit(task, [b"ok"]).answers == [2]
         room.close()
@@ -109,7 +114,7 @@ def test_an_error_of_a_call_is_the_answer_and_the_thread_goes_on() -> None:
 
 def test_closing_answers_what_was_accepted_and_refuses_the_rest() -> None:
     async def check() -> None:
-        room, task = EngineRoom(threads=1, photos_per_call=1, places=5), Lengths()
+        room, task = EngineRoom(threads=1, places=5), Lengths()
         works = [room.submit(task, [b"a" * n]) for n in range(4)]
         closing = asyncio.ensure_future(asyncio.to_thread(room.close))
         await asyncio.sleep(0.05)
