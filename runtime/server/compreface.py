@@ -1,4 +1,4 @@
-"""Routes for clients of CompreFace 1.2, where they mean the same: detect, verify, recognise.
+"""Routes for clients of CompreFace, where they mean the same: detect, verify, recognise.
 
 A subject is the folder of a photo, because `facemill process` takes one folder for each person. Routes that change
 subjects are not here: photos are added and removed through `/api/v1/files`.

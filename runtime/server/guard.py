@@ -157,13 +157,13 @@ class Guard:
             reason = f"the request is for the host {name!r:.100}; expected: an address, localhost, or a --name"
             raise AccessError(f"{reason}. Start the server with --name for the name of a reverse proxy")
         origin = headers.get("origin")
-        if origin is not None and urlsplit_netloc(origin) != host:
+        if origin is not None and _origin_host(origin) != host:
             raise AccessError(f"the request comes from a page of {origin!r:.100}; expected: a page of this server")
         if origin is None and headers.get("sec-fetch-site") == "cross-site":
             raise AccessError("the request comes from a page of another site; expected: a page of this server")
 
 
-def urlsplit_netloc(origin: str) -> str:
+def _origin_host(origin: str) -> str:
     """The host and port of an Origin; empty for `null` and for what is no URL."""
     try:
         return urlsplit(origin).netloc.lower()
