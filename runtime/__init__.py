@@ -58,9 +58,11 @@ if TYPE_CHECKING:
     from .search.answers import Answer as Answer
     from .search.answers import Hit as Hit
     from .search.compare import Comparison as Comparison
-    from .search.detector import DetectedFace as DetectedFace
     from .search.detector import Detection as Detection
     from .search.embedder import Embedding as Embedding
+    from .search.faces import DetectedFace as DetectedFace
+    from .search.faces import EmbeddedFace as EmbeddedFace
+    from .search.faces import PhotoFaces as PhotoFaces
     from .search.search import Search as Search
     from .sources.kinds import Patterns as Patterns
     from .sources.reader import ReadError as ReadError
@@ -89,8 +91,9 @@ _MODULES = {
     "records": ("Status",),
     "search.answers": ("Answer", "Hit"),
     "search.compare": ("Comparison",),
-    "search.detector": ("DetectedFace", "Detection"),
+    "search.detector": ("Detection",),
     "search.embedder": ("Embedding",),
+    "search.faces": ("DetectedFace", "EmbeddedFace", "PhotoFaces"),
     "search.search": ("Search",),
     "sources.kinds": ("Patterns",),
     "sources.reader": ("ReadError",),
@@ -102,8 +105,9 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Added", "Answer", "AttributeFilter", "Attributed", "Cluster", "ClusterReport", "Comparison", "DetectedFace",
-    "Detection", "Embedding", "EmbeddingFile", "FaceEmbedder", "FaceRules", "FacemillError", "FilterReport", "Hit",
-    "Limits", "Match", "MemorySource", "Pair", "PairReport", "Patterns", "PhotoOutcome", "ReadError", "Receipt",
+    "Detection", "EmbeddedFace", "Embedding", "EmbeddingFile", "FaceEmbedder", "FaceRules", "FacemillError",
+    "FilterReport", "Hit", "Limits", "Match", "MemorySource", "Pair", "PairReport", "Patterns", "PhotoFaces",
+    "PhotoOutcome", "ReadError", "Receipt",
     "RunControl", "Search", "Source", "Status", "Summary", "Undone", "add", "add_attributes", "cluster", "compare",
     "detect", "embed", "filter", "find_pairs", "open", "outcomes", "process", "remove", "undo_filter",
 ]  # fmt: skip

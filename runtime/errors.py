@@ -141,6 +141,30 @@ class LockedError(StorageError, BlockingIOError):
     code = "E-LOCKED"
 
 
+class RequestError(FacemillError, ValueError):
+    """A request to the server has the wrong form: its body, a parameter, the name of a file, or a route."""
+
+    code = "E-REQUEST"
+
+
+class PhotoError(FacemillError, ValueError):
+    """A photo in a request to the server cannot be read, or is over a limit."""
+
+    code = "E-PHOTO"
+
+
+class AccessError(FacemillError, PermissionError):
+    """A request to the server lacks a valid token, comes from a foreign page, or names a path outside the roots."""
+
+    code = "E-ACCESS"
+
+
+class BusyError(FacemillError, RuntimeError):
+    """The server has as much work as it takes, or a limit of time or rate is over. The same request may work later."""
+
+    code = "E-BUSY"
+
+
 class MachineError(FacemillError, OSError):
     """The machine refuses something that a command needs: the working folder, a temporary folder, stdout, files."""
 

@@ -25,6 +25,7 @@ EXTRAS = {
     "report": "matplotlib",
     "rtx": "tensorrt-rtx-cu12",
     "rtx13": "tensorrt-rtx-cu13",
+    "server": "fastapi prometheus-client python-multipart uvicorn",
     "tensorrt": "tensorrt-cu12",
 }
 # Packages for CUDA 13 need a driver 580 or newer. Without a driver that is unknown, and those for CUDA 12 run on both.

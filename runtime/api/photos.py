@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from .. import defaults
 from ..engines.build import rebuild_if_stale
 from ..engines.choose import choose_detector, choose_engine, choose_landmarks
 from ..engines.engine import Engine, read_engine
+from ..errors import ConfigError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
 from ..metrics.falsematch import Calibration
@@ -18,9 +20,11 @@ from ..search import compare as comparing
 from ..search.compare import Comparison
 from ..search.detector import Detection, PhotoDetector
 from ..search.embedder import Embedding, PhotoEmbedder, PhotoInput, QueryRules, photo_list
+from ..search.faces import PhotoFaces
 from ..search.file_rules import rules_of
 from ..storage.calibration import find_calibration
 from ..storage.file import EmbeddingFile
+from .jobs import parse_attributes
 
 PathLike = str | os.PathLike[str]
 
@@ -49,6 +53,8 @@ class FaceEmbedder:
         landmarks: PathLike | Engine | None = None,
         align: str = defaults.ALIGN,
         min_score: float = defaults.MIN_SCORE,
+        limits: Limits | None = None,
+        max_faces: int | None = None,
     ) -> None:
         """Choose the engines; build those that are missing or out of date.
 
@@ -62,6 +68,8 @@ class FaceEmbedder:
             align: "detect" aligns the faces of every photo, "none" takes photos whole as aligned crops, "auto" takes
                 those of exactly the crop's size whole.
             min_score: minimum detection confidence, 0 to 1.
+            limits: larger photos are refused before decoding; None for the defaults, or for those of the file.
+            max_faces: `embed_faces` refuses photos with more faces; None for no limit.
         Raises:
             ConfigError: options exclude each other, or a value is out of range.
             StorageError, ContractError: the file cannot be read, or the engine does not fit it.
@@ -81,7 +89,7 @@ class FaceEmbedder:
             given = engine if engine is None or isinstance(engine, Engine) else read_engine(Path(engine))
             with EmbeddingFile(Path(file)) as gallery:
                 rules, self._calibration = rules_of(gallery, given), find_calibration(gallery)
-        self._photos = PhotoEmbedder(rules)
+        self._photos = PhotoEmbedder(replace(rules, limits=limits or rules.limits, max_faces=max_faces))
 
     @property
     def limits(self) -> Limits:
@@ -99,6 +107,41 @@ class FaceEmbedder:
             EngineError, MissingDependencyError: an engine cannot be loaded.
         """
         return self._photos.embed(photo_list(photos))
+
+    def embed_faces(
+        self,
+        photos: PhotoInput | Sequence[PhotoInput],
+        *,
+        faces: str = "all",
+        attributes: str | Sequence[str] = (),
+    ) -> list[PhotoFaces]:
+        """Embed the faces of each photo, with their places and measures.
+
+        Args:
+            photos: a photo or several: paths, encoded bytes, or (H, W, 3) uint8 arrays, RGB.
+            faces: "all", or "largest" for the main face alone, whose vector is that of `embed`.
+            attributes: what to read from each face: "age", "gender" or both, as "age,gender" or a list. Read
+                docs/attributes.md before you use them.
+        Returns:
+            The faces of each photo, in the same order, the main face first, or an error.
+        Raises:
+            ConfigError: a word is unknown.
+            EngineError, MissingDependencyError: an engine cannot be loaded.
+
+        Example:
+            >>> import facemill
+            >>> with facemill.FaceEmbedder(model="facemill-512", detector="facemill-det") as embedder:
+            ...     (photo,) = embedder.embed_faces("photos/person0/0.jpg")
+            >>> len(photo.faces), photo.faces[0].vector.shape, len(photo.faces[0].face.landmarks)
+            (1, (512,), 5)
+        """
+        every, names = every_face(faces), parse_attributes(attributes) if attributes else ()
+        return self._photos.embed_faces(photo_list(photos), every=every, attributes=names)
+
+    @property
+    def photos(self) -> PhotoEmbedder:
+        """The embedder behind this one, for code that decides which cores a call uses."""
+        return self._photos
 
     def compare(self, a: PhotoInput, b: PhotoInput, *, threshold: float | None = None) -> Comparison:
         """Say whether two photos show the same person.
@@ -120,6 +163,17 @@ class FaceEmbedder:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def every_face(faces: str) -> bool:
+    """Whether a caller asks for every face: "all", or "largest" for the main one.
+
+    Raises:
+        ConfigError: it is another word.
+    """
+    if faces not in ("all", "largest"):
+        raise ConfigError(f"faces is {faces!r}; expected: all or largest")
+    return faces == "all"
 
 
 def embed(

@@ -162,20 +162,26 @@ def setup_logging(*, log_file: Path | None = None, verbose: bool = False) -> Non
 
 @contextmanager
 def terminal() -> Iterator[dict[str, Any]]:
-    """The `listener` and `control` of a job in a terminal: a live line, and signals that pause or stop the job.
-
-    The process belongs to the command, so OpenCV's own threads are off meanwhile: every core has a thread that works on
-    its own photos, and more threads inside each of them only wait for a core.
-    """
-    import cv2
-
+    """The `listener` and `control` of a job in a terminal: a live line, and signals that pause or stop the job."""
     from ..interrupt import SignalControl
     from ..progress import LiveLine
+
+    with one_opencv_thread(), SignalControl() as control:
+        yield {"listener": LiveLine(), "control": control}
+
+
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """Turn OpenCV's own threads off.
+
+    The process belongs to the command: every core has a thread that works on its own photos, and more threads inside
+    each of them only wait for a core.
+    """
+    import cv2
 
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        with SignalControl() as control:
-            yield {"listener": LiveLine(), "control": control}
+        yield
     finally:
         cv2.setNumThreads(threads)

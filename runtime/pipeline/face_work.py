@@ -41,8 +41,8 @@ from ..records import FACE, Crops, Encoded, Outcome, PagedFile, Photo, Photos, S
 from .stages import Chain, Stage, StageClock
 from .work import Decode, decode_each
 
-_DETECTOR_BATCH = 16  # images in one call of the detector
-_LANDMARK_BATCH = 32  # squares in one call of the landmark network
+DETECTOR_BATCH = 16  # images in one call of the detector
+LANDMARK_BATCH = 32  # squares in one call of the landmark network
 _MAX_FACES = 10_000  # on all pages of a photo, whose crops are in memory together
 
 
@@ -109,7 +109,7 @@ def open_finder(
     def detect(canvases: NDArray[np.uint8]) -> NDArray[np.float32]:
         return detector.infer(canvases if info.channel_order == channel_order else _reverse_channels(canvases))
 
-    batch = min(_DETECTOR_BATCH, info.profile[2])
+    batch = min(DETECTOR_BATCH, info.profile[2])
     if second_look is None:
         return Finder(detect, decoder_of(info.decode), rules.find, batch)
     return Finder(detect, decoder_of(info.decode), rules.find.with_second_look(), batch, second_look.doubts)
@@ -122,7 +122,7 @@ def open_second_look(landmarks: Runner, channel_order: str) -> SecondLook:
     def infer(squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         return landmarks.infer(squares if info.channel_order == channel_order else _reverse_channels(squares))
 
-    return SecondLook(infer, info.size, min(_LANDMARK_BATCH, info.profile[2]))
+    return SecondLook(infer, info.size, min(LANDMARK_BATCH, info.profile[2]))
 
 
 def _reverse_channels(canvases: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -230,6 +230,7 @@ class CropFaces:
         channel_order: "rgb" or "bgr", for photos and crops.
         limits: size limits of photos that are decoded again.
         margin: side of a crop in sides of an aligned crop: 1, or that of the squares that a landmark network sees.
+        max_faces: photos with more faces are refused; None for no limit.
     """
 
     finder: Finder
@@ -239,6 +240,7 @@ class CropFaces:
     channel_order: str
     limits: Limits
     margin: float = 1.0
+    max_faces: int | None = None
 
     def __call__(self, batch: Detected) -> Crops:
         outcomes, counts = list(batch.outcomes), dict[int, int]()
@@ -246,7 +248,7 @@ class CropFaces:
         photos = zip(batch.rows.tolist(), batch.names_of_rows(), batch.files, batch.photos, batch.faces, strict=True)
         for row, name, data, photo, detected in photos:
             counts[row] = len(detected)
-            rejection = reject_photo(self.rules, detected, self.finder.max_views)
+            rejection = reject_photo(self.rules, detected, self.finder.max_views) or self._too_many(detected)
             if rejection is not None:
                 outcomes.append(Outcome(row, *rejection))
                 continue
@@ -267,6 +269,12 @@ class CropFaces:
             faces=records[good],
             face_counts=counts,
         )
+
+    def _too_many(self, faces: Faces) -> tuple[Status, str] | None:
+        """Why a photo has too many faces: the crops of all of them are in memory together. None if it has not."""
+        if self.max_faces is None or self.rules.policy != "all" or len(faces) <= self.max_faces:
+            return None
+        return Status.UNSUPPORTED, f"{len(faces)} faces, over the limit of {self.max_faces}"
 
     def _large_enough(self, photo: Photo, data: bytes, faces: Faces) -> tuple[Photo, Faces]:
         """The photo, or a larger one if its faces need more pixels; and the faces in its pixels."""
@@ -347,6 +355,7 @@ def find_faces_with(
     model: EngineInfo | ModelSpec,
     limits: Limits,
     landmarks: Runner | None = None,
+    max_faces: int | None = None,
 ) -> FindFaces:
     """Make the work from photos to crops.
 
@@ -356,11 +365,12 @@ def find_faces_with(
         model: the model that takes the crops: it embeds them, or is a landmark network that is calibrated on squares.
         limits: size limits of photos that are decoded again.
         landmarks: the runner of the landmark network; None to crop by the landmarks of the detector.
+        max_faces: photos with more faces are refused, if every face is embedded; None for no limit.
     """
     second_look = None if landmarks is None else open_second_look(landmarks, model.channel_order)
     finder = open_finder(detector, rules, model.channel_order, second_look)
     margin = MARGIN if model.task == "landmarks" else 1.0
-    crop = CropFaces(finder, second_look, rules, model.size, model.channel_order, limits, margin)
+    crop = CropFaces(finder, second_look, rules, model.size, model.channel_order, limits, margin, max_faces)
     return FindFaces(Detect(finder, rules, model.size), crop)
 
 
@@ -373,6 +383,7 @@ def crop_stages(
     *,
     clocks: Mapping[str, StageClock] | None = None,
     ahead: int = 2,
+    max_faces: int | None = None,
 ) -> Chain[Encoded, Crops]:
     """Make the stages from encoded photos to crops, for a run, a query or a calibration.
 
@@ -384,9 +395,11 @@ def crop_stages(
         landmarks: the runner of the landmark network; None to crop by the landmarks of the detector.
         clocks: "decode" and "detect", with their numbers of threads; None to call the chain without threads.
         ahead: batches that may wait after each stage.
+        max_faces: photos with more faces are refused, if every face is embedded; None for no limit.
     """
     clocks = clocks or {name: StageClock(name, 1) for name in ("decode", "detect")}
     if detector is None:
         return Chain.of(Stage(clocks["decode"], Decode(model.size, model.channel_order, limits), ahead))
     decode = Chain.of(Stage(clocks["decode"], DecodePhotos(model.channel_order, limits, rules.pages), ahead))
-    return decode.then(Stage(clocks["detect"], find_faces_with(detector, rules, model, limits, landmarks), ahead))
+    find = find_faces_with(detector, rules, model, limits, landmarks, max_faces)
+    return decode.then(Stage(clocks["detect"], find, ahead))

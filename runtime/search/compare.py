@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..engines.engine import EngineInfo
 from ..metrics.falsematch import Calibration, Expectation
 from ..metrics.verification import USUAL_RATE, check_threshold, match_rate, threshold_at, verdict
 from ..modelspec import list_specs
@@ -115,8 +116,28 @@ def compare(
         EngineError, MissingDependencyError: an engine does not load.
         ModelError: a model file is damaged.
     """
-    info = embedder.info
     first, second = embedder.embed([a, b])
+    return compare_embeddings(first, second, embedder.info, threshold=threshold, calibration=calibration)
+
+
+def compare_embeddings(
+    first: Embedding,
+    second: Embedding,
+    info: EngineInfo,
+    *,
+    threshold: float | None = None,
+    calibration: Calibration | None = None,
+) -> Comparison:
+    """Compare the score of two embeddings with a threshold; see `compare`.
+
+    Args:
+        first, second: embeddings of one engine, or their errors.
+        info: the facts of that engine.
+        threshold, calibration: see `compare`.
+    Raises:
+        ConfigError: the threshold is no cosine.
+        ModelError: a model file is damaged.
+    """
     score = None
     if first.vector is not None and second.vector is not None:
         score = float(first.vector.astype(np.float64) @ second.vector.astype(np.float64))

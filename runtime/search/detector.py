@@ -11,64 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.backends import open_runner
+from ..engines.backends import backend_of, open_runner
 from ..engines.engine import Engine
+from ..engines.runner import Runner
 from ..errors import ConfigError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
-from ..pipeline.face_work import crop_stages
+from ..pipeline.face_work import DETECTOR_BATCH, LANDMARK_BATCH, crop_stages
 from ..pipeline.work import Read
-from ..records import Batch, Box, Crops, Encoded, FacePlace, Status
+from ..records import Batch, Crops, Encoded, Status
 from ..retries import retried
 from ..sources.source import PhotoList
 from ..text import utf8
-from .embedder import UNLIMITED_BYTES, PhotoInput, name_of
+from .embedder import UNLIMITED_BYTES, PhotoInput, name_of, steady
+from .faces import DetectedFace, detected_face
 
 _BATCH_PHOTOS = 16
 _CROP_SIDE = 112  # pixels; sharpness is measured on a crop of this size
-
-
-@dataclass(frozen=True, slots=True)
-class DetectedFace:
-    """A face in a photo. All lengths are in pixels of the upright photo.
-
-    Attributes:
-        index: rank among the faces of the photo; 0 is the main face, which is large and near the middle.
-        box: left, top, right, bottom.
-        landmarks: five (x, y): eyes, nose, mouth corners, left first as seen in the photo.
-        score: detection confidence, 0 to 1.
-        iod: distance between the eyes.
-        sharpness: higher is sharper; see docs/faces.md.
-        brightness, contrast: mean and range of the grey levels, 0 to 255.
-        frontal: 1 for a frontal face, 0 for a profile.
-        fit: distance of the landmarks from the template in distances between the eyes: 0.1 for most faces, 0.2 for
-            profiles, more where the landmarks are wrong.
-    """
-
-    index: int
-    box: Box
-    landmarks: tuple[tuple[float, float], ...]
-    score: float
-    iod: float
-    sharpness: float
-    brightness: float
-    contrast: float
-    frontal: float
-    fit: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """The face for JSON."""
-        return {
-            **FacePlace(self.index, self.box).to_dict(),
-            "landmarks": [[round(x, 1), round(y, 1)] for x, y in self.landmarks],
-            "score": round(self.score, 4),
-            "iod": round(self.iod, 1),
-            "sharpness": round(self.sharpness, 1),
-            "brightness": round(self.brightness, 1),
-            "contrast": round(self.contrast, 1),
-            "frontal": round(self.frontal, 4),
-            "fit": round(self.fit, 4),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +57,13 @@ class PhotoDetector:
     """
 
     def __init__(
-        self, engine: Engine, *, landmarks: Engine | None = None, min_score: float, limits: Limits | None = None
+        self,
+        engine: Engine,
+        *,
+        landmarks: Engine | None = None,
+        min_score: float,
+        limits: Limits | None = None,
+        max_faces: int | None = None,
     ) -> None:
         """Store the options.
 
@@ -107,6 +72,7 @@ class PhotoDetector:
             landmarks: the engine of a landmark network; None for the landmarks of the detector.
             min_score: minimum detection confidence, 0 to 1.
             limits: larger photos are refused before decoding.
+            max_faces: photos with more faces are refused; None for no limit.
         Raises:
             ConfigError: the engine is not a detector's, or the score is out of range.
         """
@@ -114,20 +80,22 @@ class PhotoDetector:
             raise ConfigError(f"{engine} is an engine of {engine.info.model}; expected: an engine of a face detector")
         self._engine, self._landmarks, self._limits = engine, landmarks, limits or Limits()
         self._rules = FaceRules("detect", "all", min_score, min_iod=0.0, max_fit=1.0)
+        self._max_faces = max_faces
         self._lock, self._owned = threading.Lock(), ExitStack()
-        self._stages: Callable[[Encoded], Crops] | None = None
+        self._stages: dict[int, Callable[[Encoded], Crops]] = {}  # by the threads of one engine call; 0 for all cores
 
-    def detect(self, photos: Sequence[PhotoInput]) -> list[Detection]:
+    def detect(self, photos: Sequence[PhotoInput], *, one_core: bool = False) -> list[Detection]:
         """Detect the faces in each photo. A photo that cannot be read gets an error and does not stop the others.
 
         Args:
             photos: paths, encoded bytes or arrays; see `PhotoInput`.
+            one_core: use one core, because other threads detect at the same time.
         Raises:
             EngineError, MissingDependencyError: the engine does not load.
             MachineError: a photo cannot be read because of the disk or the memory of the machine.
         """
         names = [name_of(photo, number) for number, photo in enumerate(photos)]
-        read, stages = Read(PhotoList(photos, max_bytes=self._limits.max_bytes)), self._load()
+        read, stages = Read(PhotoList(photos, max_bytes=self._limits.max_bytes)), self._load(1 if one_core else 0)
         detections: list[Detection] = []
         for start in range(0, len(photos), _BATCH_PHOTOS):
             numbers = np.arange(start, min(start + _BATCH_PHOTOS, len(photos)))
@@ -136,25 +104,31 @@ class PhotoDetector:
             faces: dict[int, list[DetectedFace]] = {number: [] for number in numbers.tolist()}
             assert crops.faces is not None
             for row, face in zip(crops.rows.tolist(), crops.faces, strict=True):
-                faces[row].append(_face(face))
+                faces[row].append(detected_face(face))
             detections += [Detection(names[i], tuple(faces[i]), errors.get(i, "")) for i in numbers.tolist()]
         return detections
 
-    def _load(self) -> Callable[[Encoded], Crops]:
+    def _load(self, threads: int) -> Callable[[Encoded], Crops]:
+        on_gpu = backend_of(self._engine.info.backend).on_gpu
+        threads = 0 if on_gpu else threads
         with self._lock:
-            if self._stages is None:
-                own = self._owned.enter_context
-                runner = own(open_runner(self._engine))
-                landmarks = own(open_runner(self._landmarks)) if self._landmarks else None
-                crop = replace(runner.info, size=_CROP_SIDE)
+            if threads not in self._stages:
+                detector = self._open(self._engine, DETECTOR_BATCH, threads)
+                landmarks = self._open(self._landmarks, LANDMARK_BATCH, threads) if self._landmarks else None
+                crop = replace(detector.info, size=_CROP_SIDE)
                 limits = replace(self._limits, max_bytes=UNLIMITED_BYTES)
-                self._stages = crop_stages(crop, limits, self._rules, runner, landmarks)
-            return self._stages
+                self._stages[threads] = crop_stages(
+                    crop, limits, self._rules, detector, landmarks, max_faces=self._max_faces
+                )
+            return self._stages[threads]
+
+    def _open(self, engine: Engine, batch: int, threads: int) -> Runner:
+        return steady(self._owned.enter_context(open_runner(engine, threads=threads)), batch)
 
     def close(self) -> None:
         """Release the engine."""
         with self._lock:
-            self._stages = None
+            self._stages.clear()
             self._owned.close()
 
     def __enter__(self) -> PhotoDetector:
@@ -166,19 +140,3 @@ class PhotoDetector:
 
 def _read_and_detect(read: Read, stages: Callable[[Encoded], Crops], batch: Batch) -> Crops:
     return stages(read(batch))
-
-
-def _face(face: np.void) -> DetectedFace:
-    """Convert a record of dtype FACE."""
-    return DetectedFace(
-        index=int(face["face_index"]),
-        box=tuple(face["box"].tolist()),
-        landmarks=tuple((x, y) for x, y in face["landmarks"].tolist()),
-        score=float(face["score"]),
-        iod=float(face["iod"]),
-        sharpness=float(face["sharpness"]),
-        brightness=float(face["brightness"]),
-        contrast=float(face["contrast"]),
-        frontal=float(face["frontal"]),
-        fit=float(face["fit"]),
-    )

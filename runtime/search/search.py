@@ -41,6 +41,7 @@ class Search:
 
     Attributes:
         file: the open embedding file.
+        calibration: the false-match rates of the file; None if it has no calibration.
 
     Example:
         >>> import facemill
@@ -84,7 +85,7 @@ class Search:
         self._engine = engine if engine is None or isinstance(engine, Engine) else read_engine(Path(engine))
         self._owned = ExitStack()
         self.file = file if isinstance(file, EmbeddingFile) else self._owned.enter_context(EmbeddingFile(Path(file)))
-        self._calibration, self._warning = find_calibration(self.file), model_warning(self.file)
+        self.calibration, self._warning = find_calibration(self.file), model_warning(self.file)
         self._chosen = str(chosen) if chosen else ""
         try:
             self._mask = chosen.rows(self.file) if chosen else None
@@ -140,15 +141,26 @@ class Search:
             ConfigError: the vectors have a wrong shape or length, or k is below 1.
             StorageError: the file is damaged.
         """
-        options = FindOptions(k, threshold, False, by_folder)
         rows = np.atleast_2d(np.asarray(vectors, np.float32))
         check_queries(rows, k, self.file.dimension)
+        queries = [Embedding(f"<vector {i}>", vector) for i, vector in enumerate(rows)]
+        return self.find_embeddings(queries, FindOptions(k, threshold, False, by_folder))
+
+    def find_embeddings(self, queries: Sequence[Embedding], options: FindOptions) -> list[Answer]:
+        """Find the rows most similar to each embedding, made by the rules of this file (`file_rules.rules_of`).
+
+        Args:
+            queries: embeddings; one with an error has an answer with that error.
+            options: options that select hits; no query has a file of its own.
+        Returns:
+            One answer for each embedding, in the same order.
+        Raises:
+            ConfigError: k is above the limit of a GPU.
+            StorageError: the file is damaged.
+        """
         answers: list[Answer] = []
-        for start in range(0, len(rows), self._queries_per_search(options)):
-            part = rows[start : start + self._queries_per_search(options)]
-            answers += self._answers(
-                [Embedding(f"<vector {start + i}>", vector) for i, vector in enumerate(part)], None, options
-            )
+        for start in range(0, len(queries), self._queries_per_search(options)):
+            answers += self._answers(queries[start : start + self._queries_per_search(options)], None, options)
         return answers
 
     def stream(self, photos: Sequence[PhotoInput], options: FindOptions) -> Iterator[Answer]:
@@ -200,7 +212,7 @@ class Search:
             has_pages=self.file.has_pages,
             index=index.facts,
             warning=self._warning,
-            calibration=self._calibration,
+            calibration=self.calibration,
             by_folder=options.by_folder,
             chosen=self._chosen,
         )
@@ -225,7 +237,7 @@ class Search:
         """Search with the best index. An index whose hits are not those of the file is built again, once."""
         for last in (False, True):
             index = self._index_for(options.depth, queries)
-            hits, search_ms = find_hits(index, self.file, vectors, paths, options, self._calibration)
+            hits, search_ms = find_hits(index, self.file, vectors, paths, options, self.calibration)
             flaw = wrong_hit(self.file, vectors, hits)
             if not flaw:
                 break

@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""Measure the server beside the library on the same photos: rate, latency of a client alone, time of a refusal.
+
+    python benchmarks/server.py                     # 32 clients, 600 photos, 3 rounds
+    python benchmarks/server.py --clients 64 --count 2000 --rounds 5
+
+The clients are processes of their own with one kept connection for each thread. A round measures, in this order: the
+library embedding all photos, the server answering all clients, a call of the library for one photo, and one client of
+an idle server. Ratios are computed within a round. Refusals are measured on a server with one place in its queue.
+
+InsightFace behind FastAPI is not here: its `FaceAnalysis` fetches its models from a hub, and takes no files instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import material
+from report import write_results
+
+ROOT = Path(__file__).resolve().parents[1]
+ROUTE = "/api/v1/recognition?faces=largest"
+ALONE = 200  # requests of one client
+
+
+@contextmanager
+def server(*options: str) -> Iterator[int]:
+    """Start a server on a free port; yields the port."""
+    command = [sys.executable, "-m", "runtime.cli.app", "serve", "--port", "0", *options]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            match = re.search(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())
+            if match is None:
+                raise SystemExit("the server did not start; run: facemill serve")
+            yield int(match[1])
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def ask(port: int, paths: Sequence[Path]) -> list[tuple[int, float]]:
+    """Send photos one after another through one connection; returns the status and the milliseconds of each."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    results = []
+    for path in paths:
+        photo, start_s = path.read_bytes(), time.perf_counter()
+        connection.request("POST", ROUTE, photo, {"Content-Type": "image/jpeg"})
+        response = connection.getresponse()
+        response.read()
+        results.append((response.status, 1000 * (time.perf_counter() - start_s)))
+    connection.close()
+    return results
+
+
+def ask_in_threads(port: int, shares: Sequence[Sequence[Path]]) -> list[tuple[int, float]]:
+    """`ask` with one thread for each share of the photos."""
+    with ThreadPoolExecutor(len(shares)) as pool:
+        return [result for results in pool.map(partial(ask, port), shares) for result in results]
+
+
+def ask_together(port: int, paths: Sequence[Path], clients: int) -> tuple[float, list[float]]:
+    """Send photos from many clients at once; returns photos per second and the milliseconds of each answer."""
+    shares = [paths[number::clients] for number in range(clients)]
+    with ProcessPoolExecutor(2) as pool:
+        list(pool.map(abs, range(2)))  # the processes have started
+        start_s = time.perf_counter()
+        parts = list(pool.map(partial(ask_in_threads, port), (shares[0::2], shares[1::2])))
+        seconds = time.perf_counter() - start_s
+    results = [result for part in parts for result in part]
+    wrong = [status for status, _ in results if status != 200]
+    if wrong:
+        raise SystemExit(f"{len(wrong)} of {len(results)} requests were not answered: status {wrong[0]}")
+    return len(results) / seconds, [ms for _, ms in results]
+
+
+def milliseconds(call: Callable[[bytes], object], photos: Sequence[bytes]) -> list[float]:
+    """The time of a call for each photo."""
+    times = []
+    for photo in photos:
+        start_s = time.perf_counter()
+        call(photo)
+        times.append(1000 * (time.perf_counter() - start_s))
+    return times
+
+
+def refusals_ms(paths: Sequence[Path]) -> list[float]:
+    """The milliseconds of the refusals of a server with one place, while clients keep it full."""
+    with server("--places", "1") as port:
+        shares = [[path] * 40 for path in paths[:16]]
+        return [ms for status, ms in ask_in_threads(port, shares) if status == 429]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--count", type=int, default=600, help="number of photos; default: 600")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "facemill-bench")
+    parser.add_argument("--dry-run", action="store_true", help="print the figures, and write no table")
+    options = parser.parse_args()
+    options.data.mkdir(parents=True, exist_ok=True)
+    paths = sorted(material.draw_portraits(options.data, options.count, (300, 400)).rglob("*.jpg"))[: options.count]
+    alone = [path.read_bytes() for path in paths[:ALONE]]
+
+    import runtime as facemill
+
+    rounds: list[dict[str, float]] = []
+    with server() as port, facemill.FaceEmbedder() as embedder:
+        embedder.embed(paths[:2])
+        ask_together(port, paths[: 4 * options.clients], options.clients)  # the engines are loaded
+        for number in range(options.rounds):
+            start_s = time.perf_counter()
+            embedder.embed(paths)
+            library = len(paths) / (time.perf_counter() - start_s)
+            rate, times = ask_together(port, paths, options.clients)
+            call = statistics.median(milliseconds(lambda photo: embedder.embed_faces(photo, faces="largest"), alone))
+            client = statistics.median(ms for _, ms in ask(port, paths[:ALONE]))
+            rounds.append(
+                {
+                    "library_per_s": library,
+                    "server_per_s": rate,
+                    "rate_ratio": rate / library,
+                    "p50_ms": statistics.median(times),
+                    "p99_ms": statistics.quantiles(times, n=100)[98],
+                    "call_p50_ms": call,
+                    "alone_p50_ms": client,
+                    "alone_ratio": client / call,
+                }
+            )
+            print(number, json.dumps({name: round(value, 3) for name, value in rounds[-1].items()}), flush=True)
+    refused = refusals_ms(paths)
+    medians = {name: statistics.median(row[name] for row in rounds) for name in rounds[0]}
+    rows: list[dict[str, object]] = [{"figure": name, "median": round(value, 2)} for name, value in medians.items()]
+    rows.append({"figure": "refusal_p50_ms", "median": round(statistics.median(refused), 2) if refused else "none"})
+    print("\n".join(f"{row['figure']!s:16} {row['median']}" for row in rows))
+    if not options.dry_run:
+        title = f"The server beside the library: {options.clients} clients, {len(paths)} photos of 300x400"
+        write_results("server", title, rows, details={"rounds": rounds, "refusals_ms": refused}, quiet=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The REST service behind `facemill serve`. It needs the extra `server`: FastAPI, uvicorn, prometheus-client."""

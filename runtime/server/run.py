@@ -1,0 +1,103 @@
+"""Listen on an address, serve until a signal, and answer what was accepted before the end."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from ..errors import MachineError
+from .app import make_app
+from .service import Service
+from .settings import ServerSettings
+
+logger = logging.getLogger(__name__)
+
+_CONNECTIONS = 1024  # at the same time; more are answered 503
+_DRAIN_S = 60  # seconds for requests in flight when a signal ends the server
+_IDLE_S = 15  # seconds after which an idle connection is closed
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that tells its service when a signal ends it."""
+
+    def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._drain = drain
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self.should_exit:
+            logger.info("%s: answering what was accepted; a second Ctrl+C ends at once", signal.Signals(sig).name)
+        self._drain()
+        super().handle_exit(sig, frame)
+
+
+def serve(settings: ServerSettings, started: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        settings: what is served, and where.
+        started: called with the URL when requests are answered.
+    Raises:
+        ConfigError, EngineError, ModelError, StorageError: a file or an engine cannot be used.
+        MachineError: the address cannot be used.
+    """
+    listener = listen(settings.host, settings.port)
+    with listener, Service(settings) as service:
+        config = uvicorn.Config(
+            make_app(service),
+            http="h11",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=_CONNECTIONS,
+            timeout_keep_alive=_IDLE_S,
+            timeout_graceful_shutdown=_DRAIN_S,
+        )
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        server = _Server(config, service.drain)
+        # uvicorn raises the signal again after it has drained; a drained server has done what was asked of it.
+        before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            started(_url(listener))
+            server.run(sockets=[listener])
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a listening socket.
+
+    Raises:
+        MachineError: the address is in use, or is none of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(2048)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as err:
+        reason = err.strerror or str(err)
+        raise MachineError(
+            f"{host}, port {port}, cannot be listened on: {reason}. Name another address with --host, or another port "
+            f"with --port"
+        ) from err
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
