@@ -22,6 +22,9 @@ MARGIN = 1.25  # side of the square in sides of the aligned crop, as in the trai
 # Mean distance between the landmarks of two looks, in distances between the eyes, from which a third look is worth it.
 # 10 % of upright portraits move so far, and nearly all heads that are tilted by 30 degrees.
 _FAR = 0.15
+# Doubt above which a face is looked at upside down too: about one upright face of LFW in a hundred, and nearly all
+# whose eyes a detector has put at their mouth.
+_MAYBE_UPSIDE_DOWN = 0.06
 _LARGEST_DOUBT = 0.5  # expected error of a landmark, in distances between the eyes, above which an answer is a guess
 # Misfit of an answer, see `quality.fit`, above which it counts only if the first look fits even worse.
 _ABSURD_FIT = 0.3
@@ -32,6 +35,9 @@ See = Callable[[NDArray[np.int64], NDArray[np.float32]], NDArray[np.float32]]
 
 def refine(landmarks: NDArray[np.float32], side: int, see: See) -> NDArray[np.float32]:
     """Look at faces once more, and from the new place again where it is far from the first.
+
+    A detector may see an upside-down face with its eyes at the mouth. So a face of which the network is unsure is
+    looked at upside down too.
 
     Args:
         landmarks: (F, 5, 2) float32, pixels of the photos: the first look.
@@ -56,6 +62,13 @@ def refine_and_doubt(
     far = np.flatnonzero(_distance(landmarks, refined) > _FAR)
     if len(far):
         refined[far], doubts[far] = _look(far, refined[far], side, see)
+    unsure = np.flatnonzero(doubts > _MAYBE_UPSIDE_DOWN)
+    if len(unsure):
+        upside_down = 2 * refined[unsure].mean(axis=1, keepdims=True) - refined[unsure]
+        places, _ = _look(unsure, upside_down, side, see)  # rough, because the middle of the face was rough
+        places, others = _look(unsure, places, side, see)
+        surer = others < doubts[unsure]
+        refined[unsure[surer]], doubts[unsure[surer]] = places[surer], others[surer]
     return refined, doubts
 
 
@@ -72,6 +85,7 @@ def _look(
     doubts = np.exp(answers[:, 10:]).mean(axis=1)  # (n,)
     absurd = fit(places) > np.maximum(_ABSURD_FIT, fit(landmarks))
     bad = (doubts > _LARGEST_DOUBT) | absurd | ~np.isfinite(places).all(axis=(1, 2))
+    doubts = np.where(bad, np.maximum(doubts, _LARGEST_DOUBT), doubts)
     return np.where(bad[:, None, None], landmarks, places).astype(np.float32), doubts.astype(np.float32)
 
 

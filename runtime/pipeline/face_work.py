@@ -1,7 +1,4 @@
-"""The work of the stages with face detection: decode photos, detect faces, crop and judge them.
-
-A photo without a good face becomes an outcome, never an exception.
-"""
+"""Decode photos, detect faces, crop and judge them. A photo without a good face is an outcome, never an exception."""
 
 from __future__ import annotations
 
@@ -184,14 +181,10 @@ class Detect:
 def large_enough(
     photo: Photo, data: bytes, landmarks: NDArray[np.float32], channel_order: str, limits: Limits
 ) -> Photo:
-    """The same photo, decoded again if its faces need more pixels.
+    """The same photo, decoded again from `data` if its faces need more pixels.
 
     Args:
-        photo: the decoded photo.
-        data: the encoded photo.
         landmarks: (F, 5, 2) float32, pixels of the decoded photo; at least one face.
-        channel_order: "rgb" or "bgr".
-        limits: size limits, checked before decoding.
     Raises:
         ImageError: the photo cannot be decoded again.
     """
@@ -271,7 +264,7 @@ class CropFaces:
         )
 
     def _too_many(self, faces: Faces) -> tuple[Status, str] | None:
-        """Why a photo has too many faces: the crops of all of them are in memory together. None if it has not."""
+        """Why a photo has too many faces, whose crops are in memory together; None if it has not."""
         if self.max_faces is None or self.rules.policy != "all" or len(faces) <= self.max_faces:
             return None
         return Status.UNSUPPORTED, f"{len(faces)} faces, over the limit of {self.max_faces}"

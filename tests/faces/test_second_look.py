@@ -114,6 +114,19 @@ def test_an_absurd_answer_is_not_taken() -> None:
     np.testing.assert_array_equal(kept, first)
 
 
+@pytest.mark.parametrize(("doubt_turned", "is_turned"), [(-3.0, True), (-1.0, False)])
+def test_an_upside_down_face_is_turned_if_the_network_is_surer_of_it(doubt_turned: float, is_turned: bool) -> None:
+    first, right = place((100, 100)), template(SIDE, MARGIN)
+
+    def see(faces: NDArray[np.int64], places: NDArray[np.float32]) -> NDArray[np.float32]:
+        eyes_below_mouth = places[:, :2, 1].mean(axis=1) > places[:, 3:, 1].mean(axis=1)
+        return np.stack([answer_with(right, doubt_turned if turned else -1.5) for turned in eyes_below_mouth])
+
+    (refined,) = refine(first[None], SIDE, see)
+    turned = 2 * first.mean(axis=0) - first
+    np.testing.assert_allclose(refined, turned if is_turned else first, atol=1e-2)
+
+
 def test_only_faces_that_move_far_are_looked_at_a_third_time() -> None:
     right = template(SIDE, MARGIN)
     looks: list[list[int]] = []
