@@ -68,7 +68,11 @@ def refine_and_doubt(
         places, _ = _look(unsure, upside_down, side, see)  # rough, because the middle of the face was rough
         places, others = _look(unsure, places, side, see)
         surer = others < doubts[unsure]
-        refined[unsure[surer]], doubts[unsure[surer]] = places[surer], others[surer]
+        refined[unsure[surer]] = places[surer]
+        sure = (
+            others < _MAYBE_UPSIDE_DOWN
+        )  # else it may be no face, and a second look is no proof
+        doubts[unsure[sure]] = others[sure]
     return refined, doubts
 
 

