@@ -159,12 +159,13 @@ class RunFolder:
         path: the folder. It and its files get no wider permissions than the source files of the run.
     """
 
-    def __init__(self, output: Path, *, like: Path | Sequence[Path] = ()) -> None:
+    def __init__(self, output: Path, *, like: Path | Sequence[Path] = (), busy: str = "") -> None:
         """Create the folder and take the lock.
 
         Args:
             output: the file that the run makes; an existing one is added to `like`.
             like: the source files of the run.
+            busy: what another holder of the lock is doing, for a command that has no output to name.
         Raises:
             LockedError: another run writes the output.
             ConfigError: the folder of the output does not exist, or the run folder holds a file that facemill did not
@@ -174,6 +175,7 @@ class RunFolder:
         check_parent(output)
         self.output = output
         self.path = folder_of(output)
+        self._busy = busy
         sources = [*([like] if isinstance(like, Path) else like), *([output] if output.exists() else [])]
         self._lock: Lock | None = self._take_lock(sources)
         try:
@@ -215,7 +217,8 @@ class RunFolder:
                         f"chmod go-w), or name a different output with -o"
                     )
                 with suppress(FileNotFoundError):  # a finishing run has just removed the folder
-                    return Lock(self.path / "lock", f"another run is writing {self.output}")
+                    busy = self._busy or f"another run is writing {self.output}"
+                    return Lock(self.path / "lock", busy, in_place=bool(self._busy))
             except LockedError:
                 raise
             except OSError as err:

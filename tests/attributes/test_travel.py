@@ -152,7 +152,8 @@ def test_an_interrupted_job_goes_on(photos: Path, tmp_path: Path, tiny_engine: P
     plan.pop("disks")
     half = unread_attributes(10)
     half["age"], half["age_low"], half["age_high"], half["gender"], half["gender_score"] = 1, 0, 2, b"man", 1
-    with AttributeParts(file, plan) as parts:
+    with AttributeParts(file) as parts:
+        parts.resume(plan)
         list(parts.load())
         parts.save(half)
     runtime.add_attributes(file)
@@ -167,7 +168,8 @@ def test_a_job_that_was_killed_after_it_had_replaced_the_file_leaves_nothing(
     photos: Path, tmp_path: Path, tiny_engine: Path
 ) -> None:
     file = embed(photos, tmp_path / "a.h5", tiny_engine, attributes="age,gender")
-    with AttributeParts(file, {"a": 1}) as parts:
+    with AttributeParts(file) as parts:
+        parts.resume({"a": 1})
         parts.begin([])
         parts.save(unread_attributes(4))
     for name in ("a.h5.partial", "a.h5.faiss.json.partial"):
@@ -181,16 +183,19 @@ def test_a_job_that_was_killed_after_it_had_replaced_the_file_leaves_nothing(
 def test_damaged_and_foreign_parts_are_read_again(photos: Path, tmp_path: Path, tiny_engine: Path) -> None:
     file = tmp_path / "a.h5"
     file.write_bytes(b"")
-    with AttributeParts(file, {"a": 1}) as parts:
+    with AttributeParts(file) as parts:
+        parts.resume({"a": 1})
         parts.begin([])
         parts.save(unread_attributes(4))
         parts.save(unread_attributes(6))
     (path,) = (tmp_path / "a.h5.attributes.parts").glob("part-0-*")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with AttributeParts(file, {"a": 1}) as parts:
+    with AttributeParts(file) as parts:
+        parts.resume({"a": 1})
         assert list(parts.load()) == []
         assert parts.done == 0
-    with AttributeParts(file, {"a": 2}) as parts:
+    with AttributeParts(file) as parts:
+        parts.resume({"a": 2})
         assert list(parts.load()) == []
         parts.remove()
 
