@@ -126,6 +126,17 @@ def sweep_leftovers(output: Path) -> None:
             pass
 
 
+def drop_attribute_parts(file: Path) -> None:
+    """Remove what a stopped `facemill attributes` had read of a file that was replaced: no command can use it any more.
+
+    A folder that is in use stays.
+    """
+    output = Path(f"{os.path.realpath(file)}.attributes")
+    if folder_of(output).is_dir():
+        with suppress(FacemillError), RunFolder(output, like=file) as folder:
+            folder.remove()
+
+
 def encode_plan(plan: Mapping[str, Any]) -> bytes:
     """A plan as JSON, with a checksum."""
     content = json.loads(json.dumps(plan))
