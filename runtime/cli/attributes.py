@@ -84,7 +84,7 @@ def main(file: Path, log_file: Path | None, as_json: bool, **given: Any) -> None
     if added.resumed:
         click.echo(f"  {added.resumed:,} read before, by the command that was stopped")
     if added.kept:
-        click.echo(f"  {added.kept:,} keep their earlier answers, because they cannot be read again")
+        click.echo(f"  {added.kept:,} kept from before, because their photos cannot be read now")
     if added.unread:
         gone = f"their photos are gone, have changed or cannot be read{', or are left out' if given['exclude'] else ''}"
         reason = "their embeddings are zeros" if added.source == "embeddings" else gone
