@@ -62,11 +62,18 @@ def require(module: str, *, extra: str = "", purpose: str = "") -> ModuleType:
     except ModuleNotFoundError:
         importlib.invalidate_caches()  # after a failed look at a folder Python remembers that it is none
     except Exception as err:
-        raise import_error(module, err, pip_install(extra) if extra else f"pip install {module}", purpose) from err
+        raise _import_error_of(module, err, extra, purpose) from err
     try:
         return importlib.import_module(module)
     except Exception as err:
-        raise import_error(module, err, pip_install(extra) if extra else f"pip install {module}", purpose) from err
+        raise _import_error_of(module, err, extra, purpose) from err
+
+
+def _import_error_of(module: str, err: Exception, extra: str, purpose: str) -> BaseException:
+    if not extra:
+        return import_error(module, err, f"pip install {module}", purpose)
+    # The command names distributions, because it has to work without an index that has facemill.
+    return import_error(module, err, pip_install(extra), "; ".join(filter(None, (purpose, f"in facemill[{extra}]"))))
 
 
 def import_error(module: str, err: Exception, install: str = "", purpose: str = "") -> BaseException:

@@ -30,7 +30,9 @@ class Lock:
     up after a crash. A folder on a file system that cannot lock folders counts as locked.
     """
 
-    def __init__(self, path: Path, busy: str, *, folder: bool = False, wait: bool = False) -> None:
+    def __init__(
+        self, path: Path, busy: str, *, folder: bool = False, wait: bool = False, in_place: bool = False
+    ) -> None:
         """Take the lock.
 
         Args:
@@ -39,6 +41,7 @@ class Lock:
             folder: the path is a folder; a symbolic link to it is followed.
             busy: what another holder is doing, for messages, such as "another run is writing people.h5".
             wait: wait for another holder.
+            in_place: the caller changes a file and writes no other, so that no message advises to name another output.
         Raises:
             LockedError: another process holds the lock, and `wait` is not given; the message names that process.
             OSError: the file cannot be created, or the folder does not exist.
@@ -48,7 +51,7 @@ class Lock:
         while True:
             with naming_owner(self.path):
                 fd = os.open(self.path, flags) if folder else _open_or_create(self.path)
-            if lock_open_file(fd, self.path, busy, wait=wait, required=not folder):
+            if lock_open_file(fd, self.path, busy, wait=wait, required=not folder, in_place=in_place):
                 self._fd = fd
                 return
 
@@ -108,7 +111,7 @@ def _open_or_create(path: Path) -> int:
         return fd
 
 
-def lock_open_file(fd: int, path: Path, busy: str, *, wait: bool, required: bool) -> bool:
+def lock_open_file(fd: int, path: Path, busy: str, *, wait: bool, required: bool, in_place: bool = False) -> bool:
     """Lock an open file or folder; False, and closed, when it has lost its name by then: the caller tries again.
 
     Raises:
@@ -119,8 +122,9 @@ def lock_open_file(fd: int, path: Path, busy: str, *, wait: bool, required: bool
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as err:
             if not wait:
+                other = "" if in_place else ", or name another output"
                 raise LockedError(
-                    f"{busy} ({_name_holder(fd)} holds {path}). Wait until it has finished, or name another output"
+                    f"{busy} ({_name_holder(fd)} holds {path}). Wait until it has finished{other}"
                 ) from err
             logger.info("waiting: %s (%s holds %s)", busy, _name_holder(fd), path)
             fcntl.flock(fd, fcntl.LOCK_EX)

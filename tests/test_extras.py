@@ -54,6 +54,8 @@ def test_packages_match_the_cuda_version_of_the_driver(
     assert pip_install("cpu") == "pip install faiss-cpu"
     with raises(MissingDependencyError, f"pip install {EXTRAS[rtx]}"):
         require("no_such_package", extra="rtx")
+    with raises(MissingDependencyError, "pip install scipy", "facemill[cluster]"):
+        require("no_such_package", extra="cluster", purpose="a test")
 
 
 def test_extras_agree_on_shared_packages() -> None:

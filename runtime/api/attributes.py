@@ -40,13 +40,15 @@ def add_attributes(
     backend: str = "auto",
     exclude: Sequence[str] = (),
     force: bool = False,
+    replace_others: bool = False,
     listener: Listener | None = None,
     control: Control | None = None,
 ) -> Attributed:
     """Add age and gender to a file that was made without them.
 
     A new file replaces the old one: after a crash the file is unchanged or has them, and the same call goes on. Faces
-    that have them already are not read again. Read docs/attributes.md before you use them.
+    that have them already are not read again. A face that cannot be read again keeps its answer, and attributes that
+    are not named stay. Read docs/attributes.md before you use them.
 
     Args:
         file: a finished embedding file.
@@ -56,12 +58,15 @@ def add_attributes(
         backend: backend of the network that looks at the photos: "cpu", "cuda", "tensorrt", or "auto".
         exclude: patterns of photos that are not read, such as one on a bad sector.
         force: read all faces again.
+        replace_others: replace the answers of another network or source. A face that cannot be read again then loses
+            its answer.
         listener: shows the progress; None logs it.
         control: pauses and stops the job, from another thread or by signals; None for neither.
     Returns:
         How many faces were read, and how many not, because their photos are gone.
     Raises:
-        ConfigError: a name or the source is unknown, or the file holds crops of another size.
+        ConfigError: a name or the source is unknown, or the file holds crops of another size, or answers of another
+            network or source.
         ModelError: no head is known for the model of the file.
         OptionError: photos are excluded, and no photo is read.
         SourceError: the photos are gone, or one of their disks; the file is unchanged.
@@ -85,7 +90,7 @@ def add_attributes(
     else:
         with EmbeddingFile(Path(file)) as gallery:
             reader = AttributeReader(names, head=find_head(gallery.contract.model, gallery.contract.model_sha256))
-    options: dict[str, Any] = {"exclude": tuple(exclude), "force": force}
+    options: dict[str, Any] = {"exclude": tuple(exclude), "force": force, "replace_others": replace_others}
     return adding.add_attributes(Path(file), reader, **options, listener=listener, control=control)
 
 

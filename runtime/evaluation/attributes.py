@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,14 @@ from ..errors import ConfigError
 from ..metrics.intervals import wilson
 from ..records import FACE_DATASETS, GENDERS
 from ..storage.file import EmbeddingFile
+from ..storage.format import display_text
+from ..text import printable
 from .tables import Table
 
 BANDS = ((0, 3), (4, 12), (13, 17), (18, 29), (30, 44), (45, 59), (60, 74), (75, 150))  # years, both included
 ADULT = 18  # years
 _MAX_AGE = 150
+_EXAMPLES = 5  # paths that a report names
 _NEEDED = {"path"}
 _USED = ("age", "gender", "group")
 
@@ -75,6 +80,7 @@ class AttributeReport:
         model: the network that read them.
         labelled: photos with labels.
         unread: labelled photos without attributes: without a face, or not in the folder.
+        unread_paths: the first of their paths, at most five.
         errors: over all photos, and over parts of them.
     """
 
@@ -83,6 +89,7 @@ class AttributeReport:
     model: str
     labelled: int
     unread: int
+    unread_paths: tuple[str, ...]
     errors: tuple[AttributeErrors, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,7 +99,9 @@ class AttributeReport:
     def tables(self) -> list[Table]:
         """The report for people."""
         facts = (("folder", self.folder), ("labels", self.labels), ("network", self.model))
-        counts = (("photos with labels", f"{self.labelled:,}"), ("without a face or missing", f"{self.unread:,}"))
+        more = ", ..." if self.unread > len(self.unread_paths) else ""
+        unread = f"{self.unread:,}" + (f": {', '.join(map(printable, self.unread_paths))}{more}" if self.unread else "")
+        counts = (("photos with labels", f"{self.labelled:,}"), ("without a face or missing", unread))
         heads = ("photos", "ages", "error", "bias", "in interval", "genders", "right", "95 % interval")
         return [
             Table("Measured", ("", ""), (*facts, *counts)),
@@ -128,8 +137,8 @@ def read_known(path: Path) -> dict[bytes, KnownPerson]:
                 raise ValueError(f"it has the columns {', '.join(columns)}; expected: path, and age, gender or both")
             for number, line in enumerate(table, 2):
                 try:
-                    known[os.fsencode(line["path"])] = _known(line)
-                except (TypeError, ValueError) as err:
+                    known[os.fsencode(line["path"] or "")] = _known(line)
+                except ValueError as err:
                     raise ValueError(f"line {number}: {err}") from err
     except (OSError, ValueError, csv.Error) as err:
         reason = err.strerror if isinstance(err, OSError) else err
@@ -141,9 +150,12 @@ def read_known(path: Path) -> dict[bytes, KnownPerson]:
 
 def _known(line: Mapping[str, str | None]) -> KnownPerson:
     age, gender, group = ((line.get(name) or "").strip() for name in _USED)
-    years = float(age) if age else None
+    try:
+        years = float(age) if age else None
+    except ValueError:
+        years = math.nan
     if years is not None and not 0 <= years <= _MAX_AGE:
-        raise ValueError(f"the age is {age}; expected: years, 0 to {_MAX_AGE}")
+        raise ValueError(f"the age is {age!r:.40}; expected: years, 0 to {_MAX_AGE}")
     if gender and gender not in GENDERS:
         raise ValueError(f"the gender is {gender!r}; expected: {' or '.join(GENDERS)}, or nothing")
     return KnownPerson(years, gender or None, group)
@@ -185,7 +197,9 @@ def measure_attributes(
     parts |= {group: groups == group for group in sorted(set(groups.tolist()) - {""})}
     errors = (_errors(who, found[part], ages[part], genders[part]) for who, part in parts.items() if part.any())
     model = file.contract.attribute_model or "unknown"
-    return AttributeReport(folder, labels, model, len(known), len(known) - len(pairs), tuple(errors))
+    unread = len(known) - len(pairs)
+    missing = tuple(display_text(path) for path in islice((path for path in known if path not in paths), _EXAMPLES))
+    return AttributeReport(folder, labels, model, len(known), unread, missing, tuple(errors))
 
 
 def _errors(

@@ -20,7 +20,7 @@ from ..files import write_durable
 from ..records import ATTRIBUTES
 from ..sources.pathtable import PathTable, write_paths
 from ..storage.opening import refuse_system_error
-from ..storage.runfolder import RunFolder, decode_plan, encode_plan, folder_of
+from ..storage.runfolder import RunFolder, decode_plan, encode_plan
 
 _PART = re.compile(r"part-(\d+)-(\d+)-(\d+)\.npy")  # first face, last face + 1, CRC-32 of the content
 
@@ -37,19 +37,31 @@ class AttributeParts:
         disks: the disks of the photos when the interrupted job began; empty for a new job. See `sources.disks`.
     """
 
-    def __init__(self, file: Path, question: Mapping[str, Any]) -> None:
-        """Take the lock, and drop the parts of another job.
+    def __init__(self, file: Path) -> None:
+        """Take the lock.
 
         Args:
             file: the embedding file, its real path.
-            question: what a job must have in common with the interrupted one; JSON.
         Raises:
             LockedError: another process reads the attributes of this file.
             StorageError: the folder cannot be used.
         """
-        self._folder = RunFolder(Path(f"{file}.attributes"), like=file)
-        self._plan, self._question = self._folder.path / "plan.json", json.loads(json.dumps(question))
+        busy = f"another command is reading the attributes of {file}"
+        self._folder = RunFolder(Path(f"{file}.attributes"), like=file, busy=busy)
+        self._plan = self._folder.path / "plan.json"
+        self._question: dict[str, Any] = {}
         self.done = 0
+        self.disks: list[bytes] = []
+
+    def resume(self, question: Mapping[str, Any]) -> None:
+        """Go on with the interrupted job, or drop its parts if it was another one.
+
+        Args:
+            question: what a job must have in common with the interrupted one; JSON.
+        Raises:
+            StorageError: the folder cannot be used.
+        """
+        self._question = json.loads(json.dumps(question))
         disks = self._stored_disks()
         self.disks = [os.fsencode(disk) for disk in disks or ()]
         if disks is None:
@@ -88,18 +100,6 @@ class AttributeParts:
         self.disks = sorted({*self.disks, *disks})
         data = encode_plan({**self._question, "disks": [os.fsdecode(disk) for disk in self.disks]})
         write_durable(self._plan, data, "the plan", like=self._folder.path)
-
-    @staticmethod
-    def sweep(file: Path) -> None:
-        """Remove the parts of a job whose answers the file has, or that cannot be resumed any more, if there are some.
-
-        Raises:
-            LockedError: another process reads the attributes of this file.
-        """
-        output = Path(f"{file}.attributes")
-        if folder_of(output).is_dir():
-            with RunFolder(output, like=file) as folder:
-                folder.remove()
 
     def load(self) -> Iterator[tuple[int, int, NDArray[np.void]]]:
         """Yield (start, stop, (stop - start,) ATTRIBUTES) of the parts, and set `done`.

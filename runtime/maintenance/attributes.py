@@ -21,7 +21,7 @@ from .. import __version__
 from ..attributes.answers import read_answers, unread_rows
 from ..engines.backends import open_runner
 from ..engines.build import rebuild_if_stale
-from ..errors import Interrupted, SourceError, StorageError
+from ..errors import ConfigError, Interrupted, SourceError, StorageError
 from ..index.samerows import same_rows, sweep_cards
 from ..interrupt import Control, RunControl, pause
 from ..pairs.checkpoint import checkpoint_plan_path
@@ -41,7 +41,7 @@ from ..storage.format import append_attributes, create_attributes
 from ..storage.opening import check_regular
 from ..storage.runfolder import sweep_leftovers
 from .attribute_parts import AttributeParts
-from .recrop import CropAgain, StoredFaces
+from .recrop import CropAgain, FacesOfFile, StoredFaces
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +56,10 @@ class Attributed:
 
     Attributes:
         rows: rows of the file.
-        read: rows whose attributes were read now.
-        unread: rows without attributes, because their photo is gone or cannot be read any more.
+        read: rows whose attributes were read by this call.
+        resumed: rows whose attributes a stopped call had read before.
+        kept: rows that were to be read again and could not, and so keep their earlier attributes.
+        unread: rows without attributes, because their photo is gone, has changed or cannot be read any more.
         names: the attributes that the file has, "age" and "gender".
         model: the network or head that read them.
         source: "photos" or "embeddings".
@@ -66,6 +68,8 @@ class Attributed:
 
     rows: int
     read: int
+    resumed: int
+    kept: int
     unread: int
     names: tuple[str, ...]
     model: str
@@ -83,22 +87,28 @@ def add_attributes(
     *,
     exclude: Sequence[str] = (),
     force: bool = False,
+    replace_others: bool = False,
     listener: Listener | None = None,
     control: Control | None = None,
 ) -> Attributed:
     """Add attributes to a file. After a kill the file is unchanged or complete; the same call goes on.
 
-    Rows that have the same attributes by the same network are not read again.
+    Rows that have the same attributes by the same network are not read again. No answer is lost, unless
+    `replace_others` allows it: a row that cannot be read again keeps its answer, and attributes that are not named
+    stay.
 
     Args:
         file: a finished file; a link is followed.
         reader: what reads them.
         exclude: patterns of photos that are not read; see `sources.kinds.Patterns`.
         force: read all rows again.
+        replace_others: replace the answers of another network or source. The file names one network, so a row that
+            cannot be read again loses its answer.
         listener: shows the progress; None logs a line every five seconds.
         control: pauses and stops the job; None for neither.
     Raises:
-        ConfigError: the engine takes other crops than those of the file.
+        ConfigError: the engine takes other crops than those of the file; or the file has answers of another network or
+            source, and `replace_others` is not given.
         SourceError: the folder of the photos is gone, or one of their disks, or none of them can be read; the file is
             unchanged.
         MachineError: the machine cannot read a photo now; what was read is kept.
@@ -107,53 +117,83 @@ def add_attributes(
     """
     start_s, path = time.monotonic(), Path(os.path.realpath(file))
     check_regular(path)
-    with EmbeddingFile(path) as gallery:
+    # The lock first: a job that has just ended must not be overwritten with what was read from the file before.
+    with AttributeParts(path) as parts, EmbeddingFile(path) as gallery:
         reader = _complete(reader, gallery)
         contract = _contract_with(reader, gallery.contract)
-        known = None if force or contract != gallery.contract else gallery.attributes
-        attributes = unread_attributes(gallery.rows) if known is None else known
-        todo = np.flatnonzero(unread_rows(attributes, reader.names))
-        if reader.head is not None:
-            _read_embeddings(gallery, reader, attributes, listener)
-            _write(path, gallery, contract, reader, attributes)
-            AttributeParts.sweep(path)
+        attributes = _earlier_answers(gallery, contract, replace_others=replace_others)
+        unread = unread_rows(attributes, reader.names)
+        todo = np.arange(gallery.rows) if force else np.flatnonzero(unread)
+        answers, resumed = unread_attributes(len(todo)), 0
+        if len(todo) and reader.head is not None:
+            answers = _read_embeddings(gallery, reader, listener)[todo]
         elif len(todo):
-            question = {"source": gallery.source, **reader.contract_fields(), "faces": len(todo)}
-            with AttributeParts(path, question) as parts:
-                with _photos_of(gallery, todo, parts, exclude) as photos:
-                    attributes[todo] = _read_photos(
-                        gallery, photos, reader, todo, parts, listener, control or RunControl()
-                    )
-                if len(todo) == gallery.rows and unread_rows(attributes, reader.names).all():
-                    parts.remove()
-                    raise SourceError(
-                        f"none of the {gallery.rows:,} faces of {file} could be read again below "
-                        f"{os.fsdecode(gallery.root)}, and nothing was changed; expected: the photos where they were. "
-                        f"Without them: --from embeddings"
-                    )
-                _write(path, gallery, contract, reader, attributes)
-                parts.remove()
+            parts.resume({"source": gallery.source, **reader.contract_fields(), "faces": len(todo)})
+            with _photos_of(gallery, todo, parts, exclude) as photos:
+                answers, resumed = _read_photos(gallery, photos, reader, todo, parts, listener, control or RunControl())
+        answered = ~unread_rows(answers, reader.names)
+        if reader.engine is not None and len(todo) == gallery.rows > 0 and not answered.any():
+            parts.remove()
+            raise SourceError(
+                f"none of the {gallery.rows:,} faces of {file} could be read again below "
+                f"{os.fsdecode(gallery.root)}, and nothing was changed; expected: the photos where they were. "
+                f"Without them: --from embeddings"
+            )
+        kept = int((~answered & ~unread[todo]).sum())
+        attributes[todo[answered]] = answers[answered]
+        if answered.any() or contract != gallery.contract:
+            _write(path, gallery, contract, reader, attributes)
         else:
             _sweep(path)
-        unread = int(unread_rows(attributes, reader.names).sum())
-        model, source = contract.attribute_model, contract.attribute_source or "photos"
-        read = (gallery.rows if reader.head else len(todo)) - unread
-        return Attributed(gallery.rows, read, unread, reader.names, model, source, time.monotonic() - start_s)
+        parts.remove()
+        by_the_stopped, total = int(answered[:resumed].sum()), int(answered.sum())
+        counts = {"read": total - by_the_stopped, "resumed": by_the_stopped, "kept": kept}
+        return Attributed(
+            gallery.rows,
+            **counts,
+            unread=int(unread_rows(attributes, reader.names).sum()),
+            names=reader.names,
+            model=contract.attribute_model or "",
+            source=contract.attribute_source or "photos",
+            elapsed_s=time.monotonic() - start_s,
+        )
 
 
 def _complete(reader: AttributeReader, gallery: EmbeddingFile) -> AttributeReader:
-    """A reader whose engine this machine can run, that also reads what the file has by the same network."""
+    """A reader whose engine this machine can run, and that also reads the other attributes of the file."""
     if reader.engine is not None:
         reader = replace(reader, engine=rebuild_if_stale(reader.engine))
         assert reader.engine is not None
         check_attribute_engine(reader.engine.info, int(str(gallery.contract.crop).partition("x")[0]))
-    fields, stored = reader.contract_fields(), gallery.contract
-    same = (stored.attribute_sha256, stored.attribute_source) == (
-        fields["attribute_sha256"],
-        fields.get("attribute_source"),
-    )
-    kept = stored.attributes_read if same else ()
-    return replace(reader, names=tuple(name for name in ATTRIBUTE_FIELDS if name in (*reader.names, *kept)))
+    names = (*reader.names, *gallery.contract.attributes_read)
+    return replace(reader, names=tuple(name for name in ATTRIBUTE_FIELDS if name in names))
+
+
+def _earlier_answers(gallery: EmbeddingFile, contract: EmbeddingContract, *, replace_others: bool) -> NDArray[np.void]:
+    """(N,) ATTRIBUTES: the answers that stay unless a row is read again; a new array.
+
+    Raises:
+        ConfigError: they are of another network or source, and may not be replaced.
+    """
+    stored, known = gallery.contract, gallery.attributes
+    if known is None:
+        return unread_attributes(gallery.rows)
+    ours = (contract.attribute_sha256, contract.attribute_source)
+    if ours == (stored.attribute_sha256, stored.attribute_source):
+        return np.array(known)
+    answered = int((~unread_rows(known, ["age"]) | ~unread_rows(known, ["gender"])).sum())
+    if answered and not replace_others:
+        raise ConfigError(
+            f"{gallery.path} has {' and '.join(stored.attributes_read)} of {answered:,} faces from {_origin(stored)}, "
+            f"and a file has the answers of one network from one source; requested: from {_origin(contract)}. Replace "
+            f"them all with --replace: a face that cannot be read again then loses its answer. Nothing was changed"
+        )
+    return unread_attributes(gallery.rows)
+
+
+def _origin(contract: EmbeddingContract) -> str:
+    model = f"{contract.attribute_model} ({(contract.attribute_sha256 or '')[:8]})"
+    return f"{contract.attribute_source or 'photos'} by {model}"
 
 
 def _contract_with(reader: AttributeReader, contract: EmbeddingContract) -> EmbeddingContract:
@@ -164,15 +204,15 @@ def _contract_with(reader: AttributeReader, contract: EmbeddingContract) -> Embe
 _FIELDS = ("attribute_names", "attribute_model", "attribute_sha256", "attribute_source")
 
 
-def _read_embeddings(
-    gallery: EmbeddingFile, reader: AttributeReader, attributes: NDArray[np.void], listener: Listener | None
-) -> None:
+def _read_embeddings(gallery: EmbeddingFile, reader: AttributeReader, listener: Listener | None) -> NDArray[np.void]:
+    """(N,) ATTRIBUTES of all rows, from their embeddings."""
     assert reader.head is not None
-    start = 0
+    attributes, start = unread_attributes(gallery.rows), 0
     for block in track(gallery.blocks(), "attributes", gallery.rows, unit="rows", listener=listener):
         stop = start + len(block)
         attributes[start:stop] = read_answers(reader.head.answer(block), reader.names)
         start = stop
+    return attributes
 
 
 @contextmanager
@@ -202,11 +242,12 @@ def _read_photos(
     parts: AttributeParts,
     listener: Listener | None,
     control: Control,
-) -> NDArray[np.void]:
-    """(F,) ATTRIBUTES of rows, from their photos. Those that an interrupted job has read are not read again."""
+) -> tuple[NDArray[np.void], int]:
+    """(F,) ATTRIBUTES of rows, from their photos, and the number of the first rows that an interrupted job has read."""
     attributes = unread_attributes(len(todo))
     for start, stop, values in parts.load():
         attributes[start:stop] = values
+    resumed = parts.done
     assert reader.engine is not None
     clock = StageClock("read", usable_cores())
     with ExitStack() as stack:
@@ -241,7 +282,7 @@ def _read_photos(
             f"resume",
             control.signum,
         )
-    return attributes
+    return attributes, resumed
 
 
 def _save_after_failure(parts: AttributeParts, attributes: NDArray[np.void]) -> None:
@@ -254,6 +295,7 @@ def _save_after_failure(parts: AttributeParts, attributes: NDArray[np.void]) -> 
 
 def _batches(gallery: EmbeddingFile, todo: NDArray[np.int64], done: int, control: Control) -> Iterator[StoredFaces]:
     """Yield the faces to read again, with all faces of a photo in one batch, until the job is stopped."""
+    faces = FacesOfFile(gallery)
     starts = _starts(gallery.photo_numbers()[todo])
     stops = np.append(starts[1:], len(todo))
     photos = np.repeat(np.arange(len(starts)), stops - starts)  # (F,) rows of the source
@@ -261,12 +303,11 @@ def _batches(gallery: EmbeddingFile, todo: NDArray[np.int64], done: int, control
         if not control.wait():
             return
         start, stop = int(starts[first]), int(stops[min(first + _BATCH_PHOTOS, len(stops)) - 1])
-        yield StoredFaces.of(gallery, todo[start:stop], photos[start:stop])
+        yield faces.read(todo[start:stop], photos[start:stop])
 
 
 def _sweep(path: Path) -> None:
     """Remove what a job has left that was killed right after it had replaced the file."""
-    AttributeParts.sweep(path)
     sweep_leftovers(path)
     sweep_cards(path, checkpoint_plan_path(path))
 

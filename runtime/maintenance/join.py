@@ -31,6 +31,12 @@ def check_joinable(files: Sequence[EmbeddingFile]) -> None:
     for later in later_files:
         labels = "in the first", "in the other"
         different = first.contract.differences(later.contract, Guard.FILE, both=True, labels=labels)
+        if different and all(line.startswith("attribute_") for line in different):
+            raise ContractError(
+                f"{first.path} and {later.path} cannot be joined: their age and gender differ "
+                f"({'; '.join(different)}). Read them in both files by the same network from the same source, with: "
+                f"facemill attributes FILE"
+            )
         if different:
             raise ContractError(
                 f"{first.path} and {later.path} cannot be joined ({'; '.join(different)}); expected: the same values. "

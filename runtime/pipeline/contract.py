@@ -77,18 +77,26 @@ def contract_of(request: Request, info: EngineInfo, root: str) -> EmbeddingContr
     )
 
 
-def check_contract(stored: EmbeddingContract, expected: EmbeddingContract, path: Path) -> None:
+def check_contract(
+    stored: EmbeddingContract, expected: EmbeddingContract, path: Path, *, finished: bool = False
+) -> None:
     """Refuse to resume a run with different settings, because its rows would not be comparable.
 
     Args:
         stored: the contract of the run or the file.
         expected: the contract of the request.
         path: the run folder or the file.
+        finished: it is a finished file.
     Raises:
         ContractError: the contracts differ; the message has both values of each field.
     """
     different = stored.differences(expected, Guard.RUN, labels=("stored", "requested"))
     if different:
+        if different[0].startswith("attribute_") and finished:
+            raise ContractError(
+                f"{path} is finished, with other attributes ({'; '.join(different)}), and its photos are not embedded "
+                f"again for them. Add them with: facemill attributes {path}"
+            )
         if different[0].startswith("attribute_"):
             raise ContractError(
                 f"{path} was created without these attributes ({'; '.join(different)}). Finish it with the same "

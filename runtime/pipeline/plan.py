@@ -303,7 +303,7 @@ def _continue_finished(
     """Return the finished state of an output, or a plan that retries its failures."""
     try:
         with EmbeddingFile(request.output) as file:
-            check_contract(file.contract, contract, request.output)
+            check_contract(file.contract, contract, request.output, finished=True)
             status, names, run_id = file.status, list(file.scanned_paths()), str(file.metadata["run_id"])
     except StorageError as err:
         if is_system_error(err):

@@ -20,6 +20,7 @@ from ..sources.source import Source
 from ..storage.dataset import assemble
 from ..storage.file import EmbeddingFile
 from ..storage.ledger import Ledger
+from ..storage.runfolder import drop_attribute_parts
 from .plan import Finished, Plan, plan_run
 from .processes import embed_on_devices
 from .request import UNTRAINED_WARNING, Request
@@ -78,6 +79,7 @@ def run(plan: Plan, listener: Listener | None, control: Control) -> Summary:
         with plan.names() as names:
             summary = _complete(plan, plan.source.with_names(names), listener, control)
         plan.folder.remove()
+        drop_attribute_parts(plan.request.output)
         return summary
 
 

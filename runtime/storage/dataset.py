@@ -113,7 +113,7 @@ def edit_file(file: Path) -> Iterator[Any]:
     path = Path(os.path.realpath(file))
     check_regular(path)
     # A run that retries failed photos also replaces the file: hence the lock.
-    with RunFolder(path), durable_h5(path, "the embedding file") as target:
+    with RunFolder(path, busy=f"another command is writing {path}"), durable_h5(path, "the embedding file") as target:
         try:
             with open_hdf5(path) as source:
                 if not all([check_attribute_texts(source[name]) for name in check_objects(source)]):

@@ -126,6 +126,17 @@ def sweep_leftovers(output: Path) -> None:
             pass
 
 
+def drop_attribute_parts(file: Path) -> None:
+    """Remove what a stopped `facemill attributes` had read of a file that was replaced: no command can use it any more.
+
+    A folder that is in use stays.
+    """
+    output = Path(f"{os.path.realpath(file)}.attributes")
+    if folder_of(output).is_dir():
+        with suppress(FacemillError), RunFolder(output, like=file) as folder:
+            folder.remove()
+
+
 def encode_plan(plan: Mapping[str, Any]) -> bytes:
     """A plan as JSON, with a checksum."""
     content = json.loads(json.dumps(plan))
@@ -159,12 +170,13 @@ class RunFolder:
         path: the folder. It and its files get no wider permissions than the source files of the run.
     """
 
-    def __init__(self, output: Path, *, like: Path | Sequence[Path] = ()) -> None:
+    def __init__(self, output: Path, *, like: Path | Sequence[Path] = (), busy: str = "") -> None:
         """Create the folder and take the lock.
 
         Args:
             output: the file that the run makes; an existing one is added to `like`.
             like: the source files of the run.
+            busy: what another holder of the lock is doing, for a command that has no output to name.
         Raises:
             LockedError: another run writes the output.
             ConfigError: the folder of the output does not exist, or the run folder holds a file that facemill did not
@@ -174,6 +186,7 @@ class RunFolder:
         check_parent(output)
         self.output = output
         self.path = folder_of(output)
+        self._busy = busy
         sources = [*([like] if isinstance(like, Path) else like), *([output] if output.exists() else [])]
         self._lock: Lock | None = self._take_lock(sources)
         try:
@@ -215,7 +228,8 @@ class RunFolder:
                         f"chmod go-w), or name a different output with -o"
                     )
                 with suppress(FileNotFoundError):  # a finishing run has just removed the folder
-                    return Lock(self.path / "lock", f"another run is writing {self.output}")
+                    busy = self._busy or f"another run is writing {self.output}"
+                    return Lock(self.path / "lock", busy, in_place=bool(self._busy))
             except LockedError:
                 raise
             except OSError as err:

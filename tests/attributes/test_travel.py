@@ -20,7 +20,7 @@ from runtime.storage.runfolder import decode_plan
 from runtime.storage.verify import verify_file
 from tests.support.attribute_files import write_attribute_model
 from tests.support.embedding_files import differences
-from tests.support.errors import raises
+from tests.support.errors import assert_names, raises
 from tests.support.facemill_command import facemill
 from tests.support.people_files import embed_folder, make_people
 
@@ -74,7 +74,7 @@ def test_process_writes_them_and_a_resumed_run_keeps_them(photos: Path, tmp_path
     assert contract.attribute_model == "facemill-attributes"
     assert contract.attribute_source is None
     assert runtime.process(photos, file, engine=tiny_engine).processed == 0  # they need not be named again
-    with raises(ContractError, "attribute_names"):
+    with raises(ContractError, "attribute_names", "finished", f"facemill attributes {file}"):
         runtime.process(photos, file, engine=tiny_engine, attributes="age")
 
 
@@ -152,7 +152,8 @@ def test_an_interrupted_job_goes_on(photos: Path, tmp_path: Path, tiny_engine: P
     plan.pop("disks")
     half = unread_attributes(10)
     half["age"], half["age_low"], half["age_high"], half["gender"], half["gender_score"] = 1, 0, 2, b"man", 1
-    with AttributeParts(file, plan) as parts:
+    with AttributeParts(file) as parts:
+        parts.resume(plan)
         list(parts.load())
         parts.save(half)
     runtime.add_attributes(file)
@@ -167,7 +168,8 @@ def test_a_job_that_was_killed_after_it_had_replaced_the_file_leaves_nothing(
     photos: Path, tmp_path: Path, tiny_engine: Path
 ) -> None:
     file = embed(photos, tmp_path / "a.h5", tiny_engine, attributes="age,gender")
-    with AttributeParts(file, {"a": 1}) as parts:
+    with AttributeParts(file) as parts:
+        parts.resume({"a": 1})
         parts.begin([])
         parts.save(unread_attributes(4))
     for name in ("a.h5.partial", "a.h5.faiss.json.partial"):
@@ -178,19 +180,38 @@ def test_a_job_that_was_killed_after_it_had_replaced_the_file_leaves_nothing(
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "a.h5"}
 
 
+@pytest.mark.slow
+def test_a_file_that_is_made_anew_drops_the_parts_of_the_old_one(
+    photos: Path, tmp_path: Path, tiny_engine: Path
+) -> None:
+    file = embed(photos, tmp_path / "a.h5", tiny_engine)
+    folder = tmp_path / "a.h5.attributes.parts"
+    with AttributeParts(file) as parts:
+        parts.resume({"a": 1})
+        parts.begin([])
+        parts.save(unread_attributes(4))
+    embed(photos, file, tiny_engine)
+    assert folder.exists()  # the file is the same
+    embed(photos, file, tiny_engine, force=True)
+    assert not folder.exists()
+
+
 def test_damaged_and_foreign_parts_are_read_again(photos: Path, tmp_path: Path, tiny_engine: Path) -> None:
     file = tmp_path / "a.h5"
     file.write_bytes(b"")
-    with AttributeParts(file, {"a": 1}) as parts:
+    with AttributeParts(file) as parts:
+        parts.resume({"a": 1})
         parts.begin([])
         parts.save(unread_attributes(4))
         parts.save(unread_attributes(6))
     (path,) = (tmp_path / "a.h5.attributes.parts").glob("part-0-*")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with AttributeParts(file, {"a": 1}) as parts:
+    with AttributeParts(file) as parts:
+        parts.resume({"a": 1})
         assert list(parts.load()) == []
         assert parts.done == 0
-    with AttributeParts(file, {"a": 2}) as parts:
+    with AttributeParts(file) as parts:
+        parts.resume({"a": 2})
         assert list(parts.load()) == []
         parts.remove()
 
@@ -217,7 +238,7 @@ def test_they_travel_through_add_remove_merge_and_retry(photos: Path, tmp_path: 
     plain = embed(tmp_path / "more", tmp_path / "plain.h5", tiny_engine)
     refused = facemill("merge", file, plain, "-o", tmp_path / "no.h5")
     assert refused.returncode == 1
-    assert "attribute_names" in refused.stderr
+    assert_names(refused.stderr, "attribute_names", "facemill attributes")
 
 
 @pytest.mark.slow

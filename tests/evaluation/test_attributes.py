@@ -75,6 +75,8 @@ def test_labels_may_lack_fields_and_columns(tmp_path: Path) -> None:
         ("", "path"),
         ("path\na.jpg\n", "age"),
         ("path,age\na.jpg,old\n", "line 2"),
+        ("path,age\na.jpg,old\n", "0 to 150"),
+        ("path,age\na.jpg,nan\n", "nan"),
         ("path,age\na.jpg,200\n", "200"),
         ("path,gender\na.jpg,boy\n", "boy"),
         ("path,age\n", "lines"),
@@ -109,4 +111,8 @@ def test_the_command_measures_a_folder(tiny_engine: Path, tmp_path: Path, monkey
     assert (report["labelled"], report["unread"]) == (8, 0)
     assert report["errors"][0]["ages"] == 8
     assert "adults" in facemill(*arguments).stdout
+    with (tmp_path / "labels.csv").open("a") as stream:
+        stream.write("gone.jpg,40,man\n")
+    assert json.loads(facemill(*arguments, "--json").stdout)["unread_paths"] == ["gone.jpg"]
+    assert "1: gone.jpg" in facemill(*arguments).stdout
     assert facemill(*arguments, "--gallery", "10").returncode == 2

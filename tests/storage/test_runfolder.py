@@ -94,12 +94,12 @@ def test_a_damaged_plan_is_refused_with_a_fix(tmp_path: Path) -> None:
 def test_a_plan_that_the_machine_cannot_read_is_not_called_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> str:
+    def refuse(*_: object, **__: object) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with RunFolder(tmp_path / "o.h5") as folder:
         folder.write_plan(PLAN)
-        monkeypatch.setattr(Path, "read_text", refuse)
+        monkeypatch.setattr(Path, "read_bytes", refuse)
         with raises(StorageError, folder.path / "plan.json", "Input/output error") as caught:
             folder.read_plan()
     assert "--force" not in str(caught.value)

@@ -324,7 +324,8 @@ def _attributes_of_embeddings(t: Templates) -> Case:
 
     def prepare(folder: Path) -> None:
         copy_to(plain)(folder)
-        with AttributeParts(folder / "o.h5", {"another": "job"}) as parts:
+        with AttributeParts(folder / "o.h5") as parts:
+            parts.resume({"another": "job"})
             parts.begin([])
             parts.save(unread_attributes(3))
 
