@@ -69,9 +69,7 @@ def refine_and_doubt(
         places, others = _look(unsure, places, side, see)
         surer = others < doubts[unsure]
         refined[unsure[surer]] = places[surer]
-        sure = (
-            others < _MAYBE_UPSIDE_DOWN
-        )  # else it may be no face, and a second look is no proof
+        sure = others < _MAYBE_UPSIDE_DOWN  # else it may be no face, and a second look is no proof
         doubts[unsure[sure]] = others[sure]
     return refined, doubts
 
