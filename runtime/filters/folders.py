@@ -217,7 +217,7 @@ def _fill(
 
 def _move(photo: Path, place: Path) -> None:
     if os.path.lexists(place):  # where names differ only in case, or somebody put a file there
-        raise FileExistsError(errno.EEXIST, "a file of that name is there", str(place))
+        raise OSError(errno.EEXIST, "a file of that name is there", str(place))
     os.rename(photo, place)
 
 

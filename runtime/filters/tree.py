@@ -76,7 +76,7 @@ class Tree:
             # Root writes for the owner of the embedding file, who then owns the folder as well.
             owners = {os.geteuid(), *([os.fstat(self._fd).st_uid] if os.geteuid() == 0 else [])}
             if status.st_uid not in owners:
-                raise PermissionError(errno.EACCES, "it belongs to another user")
+                raise OSError(errno.EACCES, "it belongs to another user")
         except OSError:
             os.close(fd)
             raise
@@ -106,9 +106,7 @@ class Tree:
         except FileNotFoundError:
             return
         except OSError as err:
-            raise (
-                NotADirectoryError(errno.ENOTDIR, "it is a link or no folder") if err.errno in _LINK else err
-            ) from err
+            raise (OSError(errno.ENOTDIR, "it is a link or no folder") if err.errno in _LINK else err) from err
         try:
             for top, folders, files, _ in os.fwalk(".", dir_fd=fd):
                 for name in (*folders, *files):
@@ -128,7 +126,7 @@ class Tree:
             except OSError as err:
                 os.close(fd)
                 if err.errno in _LINK:
-                    raise NotADirectoryError(errno.ENOTDIR, "its path leads through a link") from err
+                    raise OSError(errno.ENOTDIR, "its path leads through a link") from err
                 raise
             os.close(self._parent_fd)
             self._parent, self._parent_fd = parent, fd
