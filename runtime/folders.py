@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from .files import (
 )
 from .locks import Lock
 
-_MARK = ".facemill.json"  # in a folder that is filled in place: its kind, and whether it is finished
+MARK = ".facemill.json"  # in a folder that is filled in place: its kind, and whether it is finished
 _REPLACED = "replaced"  # in a new folder, for a moment: the old folder whose place it takes
 
 
@@ -52,7 +52,7 @@ def check_folder(path: Path, kind: str, entries: str, *, force: bool) -> None:
         return
     _check_own(path, kind, entries)
     mark = _read_mark(path)
-    names = [name for name in os.listdir(path) if _final_name(name) != _MARK]
+    names = [name for name in os.listdir(path) if _final_name(name) != MARK]
     if names and mark.get("kind") != kind:
         raise OutputExistsError(
             f"{path} holds {min(names)!r}, and facemill did not make it for {kind}. Name a new or empty folder"
@@ -61,17 +61,30 @@ def check_folder(path: Path, kind: str, entries: str, *, force: bool) -> None:
         raise OutputExistsError(f"{path} holds {kind} already. Name another folder, or replace them with --force")
 
 
+def _clear(path: Path) -> None:
+    for entry in path.iterdir():
+        if entry.name != MARK:
+            _remove(entry)
+
+
 @contextmanager
 def fill_folder(
-    path: Path, kind: str, entries: str, *, force: bool, like: Path | Sequence[Path] = ()
+    path: Path,
+    kind: str,
+    entries: str,
+    *,
+    force: bool,
+    like: Path | Sequence[Path] = (),
+    clear: Callable[[Path], None] = _clear,
 ) -> Iterator[None]:
     """Create or empty a folder, which the block fills. After a kill the next call empties it again.
 
     Args:
         path, kind, entries, force: see `check_folder`.
         like: the files from which the content is made; see `files.make_folder`.
+        clear: empties the folder, apart from its mark; for content among which users may keep files of their own.
     Raises:
-        OutputExistsError: see `check_folder`.
+        OutputExistsError: see `check_folder`; or `clear` refuses.
         LockedError: another process fills the folder.
         DiskFullError, StorageError: the folder cannot be filled.
     """
@@ -86,10 +99,10 @@ def fill_folder(
     with lock:
         _write_mark(path, kind, finished=False, like=like)
         try:
-            for entry in path.iterdir():
-                if entry.name != _MARK:
-                    _remove(entry)
+            clear(path)
         except OSError as err:
+            if isinstance(err, FacemillError):
+                raise
             raise storage_error(err, f"the folder for {kind}", path) from err
         yield
         _write_mark(path, kind, finished=True, like=like)
@@ -147,7 +160,7 @@ def _check_own(folder: Path, kind: str, entries: str, *, links: bool = True) -> 
     foreign = [
         name
         for name in os.listdir(folder)
-        if _final_name(name) != _MARK and not re.fullmatch(entries, _final_name(name))
+        if _final_name(name) != MARK and not re.fullmatch(entries, _final_name(name))
     ]
     if foreign:
         raise OutputExistsError(
@@ -198,17 +211,12 @@ def _remove(path: Path) -> None:
 def _read_mark(path: Path) -> dict[str, object]:
     """The mark of a folder; empty where there is none that can be read."""
     try:
-        mark = json.loads((path / _MARK).read_text(encoding="utf-8"))
+        mark = json.loads((path / MARK).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return mark if isinstance(mark, dict) else {}
 
 
-def remove_mark(path: Path) -> None:
-    """Remove the mark of a folder whose content was removed; the folder is an ordinary one again."""
-    (path / _MARK).unlink(missing_ok=True)
-
-
 def _write_mark(path: Path, kind: str, *, finished: bool, like: Path | Sequence[Path]) -> None:
     data = json.dumps({"kind": kind, "finished": finished}).encode()
-    write_durable(path / _MARK, data, "the mark of the folder", like=like)
+    write_durable(path / MARK, data, "the mark of the folder", like=like)

@@ -272,6 +272,7 @@ OWN_WRITERS = {
     "locks.py": "opens files to lock them",
     "folders.py": "exchanges whole folders by rename",
     "clusters/placing.py": "links photos, and copies them through files.py",
+    "filters/folders.py": "moves photos to their places by rename, when their lines are synced",
     "storage/segments.py": "sets a damaged segment aside by rename",
     "storage/deletion.py": "renames a folder before it deletes it",
     "cli/demo.py": "writes a folder for a demo",

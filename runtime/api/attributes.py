@@ -187,7 +187,7 @@ def filter(
         folders: folder to fill with `photos/`, `photos.csv` and a receipt; None to fill none. If an earlier call with
             the same options filled it, and neither the file nor its photos were changed, nothing is done.
         mode: content of `photos/`: "symlink", "hardlink" or "copy".
-        force: replace outputs.
+        force: replace outputs. A folder is replaced only if nobody changed it or put a file into it.
         listener: shows the progress; None logs it.
     Returns:
         The selected rows.
@@ -231,9 +231,11 @@ def undo_filter(receipt: PathLike) -> Undone:
     """Undo a folder that `filter` filled: remove its links or copies, its list and itself. What others put there stays.
 
     Args:
-        receipt: `receipt.jsonl` in the folder.
+        receipt: `receipt.jsonl` in the folder; no symbolic link.
+    Returns:
+        What was removed, and what stays: changed photos, and the last copies of photos whose originals are gone.
     Raises:
-        ConfigError: the file is no such receipt.
+        ConfigError: the file is no such receipt, or the folder has no mark of facemill.
         StorageError, LockedError: something cannot be removed; the same call goes on.
 
     Example:

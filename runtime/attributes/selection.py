@@ -119,6 +119,8 @@ def parse_ages(text: str) -> tuple[int, int]:
         raise ValueError(f"{text!r:.40} is no range of ages; expected: 18-40, 18- (and older), -12 or 30")
     low = int(match[1] or 0)
     high = int(match[3]) if match[3] else OLDEST if match[2] else low
-    if not low <= high <= OLDEST:
-        raise ValueError(f"{text!r} is no range of ages; expected: 18-40, the lower number first, at most {OLDEST}")
+    if max(low, high if match[3] else 0) > OLDEST:
+        raise ValueError(f"{text!r} is beyond {OLDEST} years; expected: a range like 18-40")
+    if low > high:
+        raise ValueError(f"{text!r} is no range of ages; expected: the lower number first, as in 18-40")
     return low, high

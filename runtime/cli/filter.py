@@ -13,6 +13,8 @@ from . import options
 from .chosen import AttributeOptions, attribute_options
 from .common import handle_errors, setup_logging
 
+_WHY = "it removes what an earlier command wrote"
+
 
 @click.command(name="filter")
 @click.argument("file", type=options.PATH, required=False)
@@ -21,18 +23,13 @@ from .common import handle_errors, setup_logging
 @options.csv_safe_option
 @click.option("--folders", type=options.PATH, help="Put the photos into this folder, with a list and a receipt.")
 @click.option("--mode", type=click.Choice(["symlink", "hardlink", "copy"]), help="Content of the folder.  [symlink]")
-@click.option("--undo", type=options.PATH, metavar="RECEIPT", help="Remove what --folders wrote; FILE is not needed.")
-@options.force_option("Replace an existing list or folder.")
+@click.option("--undo", type=options.PATH, metavar="RECEIPT", help="Remove what --folders wrote; without FILE.")
+@options.force_option("Replace an existing list, or a folder in which everything is as facemill wrote it.")
 @options.json_option
-@options.excludes("--undo", "--gender", "--age", "--output", "--folders", "--mode", why="it removes what they wrote")
+@options.excludes("--undo", "--gender", "--age", "--unsure", "-o", "--folders", "--mode", "--force", why=_WHY)
 @handle_errors
 def main(
-    file: Path | None,
-    chosen: AttributeOptions,
-    mode: str | None,
-    undo: Path | None,
-    as_json: bool,
-    **given: Any,
+    file: Path | None, chosen: AttributeOptions, mode: str | None, undo: Path | None, as_json: bool, **given: Any
 ) -> None:
     """Select the photos in FILE by the age and gender of their faces.
 
@@ -50,13 +47,16 @@ def main(
       facemill filter people.h5 --age -12 --unsure drop --folders children --mode copy
       facemill filter --undo children/receipt.jsonl
 
-    Exit codes: 0 done, 1 failure, 2 usage.
+    Exit codes: 0 done, 1 failure, 2 usage, 3 --undo left photos that were changed since, or whose original is gone.
     """
     setup_logging()
     if undo is not None:
+        if file is not None:
+            raise click.UsageError(f"FILE and --undo exclude each other: {_WHY}")
         return _undo(undo, as_json)
     if file is None or not (chosen.gender or chosen.age):
-        raise click.UsageError("expected: FILE with --gender, --age or both; or --undo RECEIPT")
+        missing = "FILE" if file is None else "a filter option"
+        raise click.UsageError(f"{missing} is missing; expected: FILE with --gender, --age or both; or --undo RECEIPT")
     if mode and given["folders"] is None:
         raise click.UsageError("--mode is for --folders")
     from ..api.attributes import filter
@@ -88,6 +88,9 @@ def _undo(receipt: Path, as_json: bool) -> None:
         click.echo(json.dumps(undone.to_dict()))
     click.echo(f"{printable(undone.folder)}: {undone.removed:,} photos removed, {undone.gone:,} were gone", err=True)
     for name in undone.kept[:10]:
-        click.echo(f"  changed since, and kept: {printable(name)}", err=True)
-    if len(undone.kept) > 10:
-        click.echo(f"  and {len(undone.kept) - 10:,} more", err=True)
+        why = "the last copy, its original is gone" if name in undone.last else "changed since"
+        click.echo(f"  kept ({why}): {printable(name)}", err=True)
+    if undone.kept:
+        more = f"and {len(undone.kept) - 10:,} more; " if len(undone.kept) > 10 else ""
+        click.echo(f"  {more}the receipt stays too: move these away, then run the same command again", err=True)
+        click.get_current_context().exit(3)

@@ -61,7 +61,8 @@ def write_folders(
 
     Whoever may write in the folder of the photos may have replaced a photo since it was embedded. So a photo is opened
     below the root of the file without following links, and looked at, before it is copied or linked hard. A copy has
-    the content and the time of its photo, and the access of the embedding file: no owner and no setuid bit goes along.
+    the content and the time of its photo. It belongs to the owner of the embedding file, without a setuid bit, and only
+    users who may read both that file and the photo may read it.
 
     Args:
         path: the folder; see `folders.fill_folder`.

@@ -86,7 +86,9 @@ def placer(mode: str, embeddings: EmbeddingFile) -> Place:
         os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=fd, follow_symlinks=True)
 
     def copy(fd: int, target: bytes) -> None:
-        with synced_file(Path(os.fsdecode(target)), like=embeddings.path) as output:
+        # The photo may be more private than the embedding file: nobody may read the copy who may not read both.
+        both = (embeddings.path, Path(f"/proc/self/fd/{fd}"))
+        with synced_file(Path(os.fsdecode(target)), like=both) as output:
             with open(fd, "rb", closefd=False) as source:
                 shutil.copyfileobj(source, output, 1 << 20)
             output.flush()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,11 @@ from ..storage.derived import record_page, record_start
 from ..storage.digest import DIGEST_ATTRIBUTE
 from ..storage.file import EmbeddingFile
 from .lists import write_lines
-from .receipt import KIND, LIST, PHOTOS, RECEIPT, read_receipt, state_of, was_new
+from .receipt import KIND, LIST, PHOTOS, RECEIPT, STAGING, End, Header, Line, Receipt, line_of, list_digest, was_new
+from .undo import State, check_replaceable, clear_folder, remove_written, state_of
 
 _ENTRIES = rf"{PHOTOS}|photos\.csv|receipt\.jsonl"
-_ROWS_PER_READ = 10_000
+_ROWS_PER_BATCH = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,10 @@ class FolderFacts:
 
 
 def check_folders(path: Path, *, force: bool) -> None:
-    """Check, before the work, that the folder can be filled; see `folders.check_folder`."""
+    """Check, before the work, that the folder can be filled; see `folders.check_folder`, `undo.check_replaceable`."""
     check_folder(path, KIND, _ENTRIES, force=force)
+    if path.exists():
+        check_replaceable(path)
 
 
 def find_written(
@@ -62,36 +65,51 @@ def find_written(
     Args:
         path, gallery, chosen, mode, csv_safe: see `write_folders`.
     """
-    receipt = path / RECEIPT
-    expected, photos = _header(gallery, chosen, mode=mode, csv_safe=csv_safe), 0
+    expected = _header(gallery, chosen, mode=mode, csv_safe=csv_safe)
     try:
-        entries = read_receipt(receipt)
-        header = next(entries)
-        if {**header, **expected} != header:
-            return None
-        for entry in entries:
-            if "missing" in entry and (path / LIST).exists():
-                return FolderFacts(photos, entry["missing"], entry["refused"], str(receipt), already=True)
-            if "photo" in entry:
-                if state_of(path / PHOTOS / entry["photo"], path / PHOTOS, entry["seen"], mode) != "ours":
-                    return None
-                photos += 1
-    except ConfigError:
-        pass
-    return None
+        with Receipt(path / RECEIPT) as receipt:
+            header, end = receipt.header, receipt.end()
+            if header is None or end is None or replace(header, new=expected.new) != expected:
+                return None
+            if not receipt.finished or not _is_unchanged(receipt, header, end):
+                return None
+            return FolderFacts(end.photos, end.missing, end.refused, str(path / RECEIPT), already=True)
+    except (ConfigError, OSError):
+        return None  # whatever it is, `check_folders` says more
 
 
-def _header(gallery: EmbeddingFile, chosen: AttributeFilter, *, mode: str, csv_safe: bool) -> dict[str, object]:
+def _is_unchanged(receipt: Receipt, header: Header, end: End) -> bool:
+    """Whether the list and all photos are there, as they were written."""
+    tree, photos = receipt.tree, 0
+    with tree.open_own(LIST) as file:
+        if list_digest(file) != end.list:
+            return False
+    for line in receipt.lines():
+        if line.photo is None or line.seen is None:
+            continue
+        if state_of(tree, line.photo, line.seen, header) not in (State.OURS, State.LAST):
+            return False
+        status = os.stat(tree.path / PHOTOS / line.photo)  # follows a link, whose photo must be there
+        if header.mode == "hardlink" and (status.st_size, status.st_mtime_ns) != line.seen[1:]:
+            return False
+        photos += 1
+    return photos == end.photos
+
+
+def _header(gallery: EmbeddingFile, chosen: AttributeFilter, *, mode: str, csv_safe: bool, new: bool = False) -> Header:
     """What decides on the content of a folder, besides the photos themselves."""
-    return {
-        "kind": KIND,
-        "mode": mode,
-        "filter": str(chosen),
-        "csv_safe": csv_safe,
-        "file": os.path.abspath(gallery.path),
-        "run_id": str(gallery.metadata["run_id"]),
-        "content": str(gallery.metadata.get(DIGEST_ATTRIBUTE, "")),
-    }
+    return Header(
+        kind=KIND,
+        mode=cast(Any, mode),
+        filter=str(chosen),
+        csv_safe=csv_safe,
+        file=os.path.abspath(gallery.path),
+        run_id=str(gallery.metadata["run_id"]),
+        content=str(gallery.metadata.get(DIGEST_ATTRIBUTE, "")),
+        root=os.path.abspath(os.fsdecode(gallery.root)),
+        new=new,
+        facemill=__version__,
+    )
 
 
 def write_folders(
@@ -125,26 +143,33 @@ def write_folders(
         StorageError, DiskFullError: the folder cannot be written.
     """
     new = not path.exists() or was_new(path)
-    with fill_folder(path, KIND, _ENTRIES, force=force, like=gallery.path):
+    header = _header(gallery, chosen, mode=mode, csv_safe=csv_safe, new=new)
+    with fill_folder(path, KIND, _ENTRIES, force=force, like=gallery.path, clear=clear_folder):
         record_start(gallery, path)
         try:
             with synced_file(path / RECEIPT, like=gallery.path) as receipt:
-                header = _header(gallery, chosen, mode=mode, csv_safe=csv_safe)
-                _write_line(receipt, {"facemill": __version__, "new": new, **header})
+                receipt.write(line_of(header))
+                _sync(receipt)
                 counts = _fill(path, gallery, rows, placer(mode, gallery), receipt, listener)
                 written, missing, refused = (counts[kind] for kind in (Placed.WRITTEN, Placed.MISSING, Placed.REFUSED))
-                _write_line(receipt, {"missing": missing, "refused": refused})
-            with synced_file(path / LIST, like=gallery.path) as file:
-                write_lines(file, gallery, rows, csv_safe=csv_safe)
+                with synced_file(path / LIST, like=gallery.path) as file:
+                    write_lines(file, gallery, rows, csv_safe=csv_safe)
+                    digest = list_digest(file)
+                receipt.write(line_of(Line(end=End(written, missing, refused, digest))))
             sync_folder(path)
         except OSError as err:
-            raise placing_error(err, "the folder of photos", path, mode) from err
+            problem = placing_error(err, "the folder of photos", path, mode)
+            if isinstance(problem, ConfigError):  # the same command cannot succeed: leave nothing of it
+                with Receipt(path / RECEIPT) as begun:
+                    remove_written(begun)
+            raise problem from err
     record_page(gallery, path)
     return FolderFacts(written, missing, refused, str(path / RECEIPT))
 
 
-def _write_line(receipt: IO[bytes], facts: dict[str, object]) -> None:
-    receipt.write(json.dumps(facts).encode("ascii") + b"\n")
+def _sync(receipt: IO[bytes]) -> None:
+    receipt.flush()
+    os.fsync(receipt.fileno())
 
 
 def _fill(
@@ -155,29 +180,45 @@ def _fill(
     receipt: IO[bytes],
     listener: Listener | None,
 ) -> Counter[Placed]:
+    """Place the photos in batches: first under numbers in the staging folder, then their lines in the receipt, and when
+    these are on the disk, each photo in its place. So a killed run has placed nothing that its receipt does not name.
+    """
     counts: Counter[Placed] = Counter()
-    top = path / PHOTOS
+    top, staging = path / PHOTOS, path / STAGING
     folders = {b""}
+    make_folder(staging, like=gallery.path)
     make_folder(top, like=gallery.path)
     first = rows[np.unique(gallery.photo_numbers()[rows], return_index=True)[1]]
-    blocks = [first[start : start + _ROWS_PER_READ] for start in range(0, len(first), _ROWS_PER_READ)]
+    blocks = [first[start : start + _ROWS_PER_BATCH] for start in range(0, len(first), _ROWS_PER_BATCH)]
     for block in track(blocks, "photos", len(first), unit="photos", listener=listener):
+        staged: list[bytes] = []
         for name in gallery.photo_names(block.tolist()):
-            for parent in _parents(name):
-                if parent not in folders:
-                    make_folder(_below(top, parent), like=gallery.path)
-                    folders.add(parent)
-                    _write_line(receipt, {"folder": os.fsdecode(parent)})
-            target = _below(top, name)
-            outcome = place(name, os.fsencode(target))
+            outcome = place(name, os.fsencode(staging / str(len(staged))))
             counts[outcome] += 1
             if outcome is Placed.WRITTEN:
-                status = os.lstat(target)
-                seen = [status.st_ino, status.st_size, status.st_mtime_ns]
-                _write_line(receipt, {"photo": os.fsdecode(name), "seen": seen})
+                staged.append(name)
+        parents = dict.fromkeys(parent for name in staged for parent in _parents(name) if parent not in folders)
+        receipt.writelines(line_of(Line(folder=os.fsdecode(parent))) for parent in parents)
+        for number, name in enumerate(staged):
+            status = os.lstat(staging / str(number))
+            seen = (status.st_ino, status.st_size, status.st_mtime_ns)
+            receipt.write(line_of(Line(photo=os.fsdecode(name), seen=seen)))
+        _sync(receipt)
+        for parent in parents:
+            make_folder(_below(top, parent), like=gallery.path)
+        folders.update(parents)
+        for number, name in enumerate(staged):
+            _move(staging / str(number), _below(top, name))
     for parent in folders:
         sync_folder(_below(top, parent))  # before the mark that says that all is there
+    staging.rmdir()
     return counts
+
+
+def _move(photo: Path, place: Path) -> None:
+    if os.path.lexists(place):  # where names differ only in case, or somebody put a file there
+        raise OSError(errno.EEXIST, "a file of that name is there", str(place))
+    os.rename(photo, place)
 
 
 def _parents(name: bytes) -> Iterator[bytes]:

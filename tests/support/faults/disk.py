@@ -12,6 +12,7 @@ import random
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -58,6 +59,23 @@ class State:
         before.restore_times(folder)
         for note in folder.rglob("outputs.json"):
             self._renumber(note)
+        for receipt in folder.rglob("receipt.jsonl"):
+            receipt.write_bytes(
+                b"".join(map(partial(self._renumbered, receipt), receipt.read_bytes().splitlines(True)))
+            )
+
+    def _renumbered(self, receipt: Path, line: bytes) -> bytes:
+        """The line of a receipt of filtered photos, with the inode of the built photo."""
+        try:
+            facts = json.loads(line)
+            path = str(receipt.parent / "photos" / facts["photo"])
+        except (ValueError, KeyError):
+            return line
+        entry = self.names.get(path)
+        if isinstance(entry, int) and self.inodes.get(entry) == facts["seen"][0] and os.path.lexists(path):
+            facts["seen"][0] = os.lstat(path).st_ino
+            os.utime(path, ns=(facts["seen"][2], facts["seen"][2]))
+        return json.dumps(facts).encode() + b"\n"
 
     def _renumber(self, note: Path) -> None:
         """Let a note of outputs name the inodes of the built files and folders: a power cut keeps inodes."""
