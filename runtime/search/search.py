@@ -141,10 +141,10 @@ class Search:
             ConfigError: the vectors have a wrong shape or length, or k is below 1.
             StorageError: the file is damaged.
         """
+        options = FindOptions(k, threshold, False, by_folder)
         rows = np.atleast_2d(np.asarray(vectors, np.float32))
         check_queries(rows, k, self.file.dimension)
-        queries = [Embedding(f"<vector {i}>", vector) for i, vector in enumerate(rows)]
-        return self.find_embeddings(queries, FindOptions(k, threshold, False, by_folder))
+        return self.find_embeddings([Embedding(f"<vector {i}>", vector) for i, vector in enumerate(rows)], options)
 
     def find_embeddings(self, queries: Sequence[Embedding], options: FindOptions) -> list[Answer]:
         """Find the rows most similar to each embedding, made by the rules of this file (`file_rules.rules_of`).
