@@ -183,6 +183,7 @@ def helps() -> dict[str, str]:
     return texts
 
 
+@pytest.mark.slow
 def test_every_module_imports_without_any_heavy_package() -> None:
     # The routes are made of FastAPI's classes; only `facemill serve` imports this room, after it has found the extra.
     modules = [path for path in MODULES if room(path) != "server"]
@@ -242,6 +243,7 @@ def process_wide_state(path: Path) -> set[str]:
     return setters
 
 
+@pytest.mark.slow
 def test_modules_do_not_change_process_wide_state() -> None:
     changed = {
         (path.relative_to(RUNTIME).as_posix(), setter) for path in MODULES for setter in process_wide_state(path)
@@ -304,6 +306,7 @@ def own_writes(path: Path) -> set[str]:
     return calls
 
 
+@pytest.mark.slow
 def test_files_are_written_by_one_module() -> None:
     writers = {path.relative_to(RUNTIME).as_posix(): own_writes(path) for path in MODULES}
     unlisted = {name: how for name, how in writers.items() if how and name not in OWN_WRITERS}

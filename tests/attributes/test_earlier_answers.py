@@ -59,6 +59,7 @@ def answers_of(file: Path) -> NDArray[np.void]:
         return np.array(gallery.attributes)
 
 
+@pytest.mark.slow
 def test_faces_whose_photos_are_gone_keep_their_answers_with_force(file: Path, photos: Path) -> None:
     runtime.add_attributes(file)
     before = answers_of(file)
@@ -74,6 +75,7 @@ def test_faces_whose_photos_are_gone_keep_their_answers_with_force(file: Path, p
     assert file.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_faces_whose_photos_are_gone_keep_their_age_when_the_gender_is_added(file: Path, photos: Path) -> None:
     runtime.add_attributes(file, "age")
     before = answers_of(file)["age"]
@@ -85,6 +87,7 @@ def test_faces_whose_photos_are_gone_keep_their_age_when_the_gender_is_added(fil
     assert (after["gender"] == b"").sum() == 1
 
 
+@pytest.mark.slow
 def test_another_source_replaces_answers_only_with_replace(file: Path, photos: Path) -> None:
     runtime.add_attributes(file, source="embeddings")
     content = file.read_bytes()
@@ -100,6 +103,7 @@ def test_another_source_replaces_answers_only_with_replace(file: Path, photos: P
     assert int(unread_rows(answers_of(file), BOTH).sum()) == 1
 
 
+@pytest.mark.slow
 def test_answers_that_no_face_has_are_replaced_without_asking(file: Path) -> None:
     with h5py.File(file, "r+") as opened:
         opened["embeddings"][:] = 0
@@ -108,6 +112,7 @@ def test_answers_that_no_face_has_are_replaced_without_asking(file: Path) -> Non
     assert runtime.add_attributes(file).read == 12
 
 
+@pytest.mark.slow
 def test_attributes_that_are_not_named_stay(file: Path) -> None:
     runtime.add_attributes(file)
     with raises(ConfigError, "age and gender", "--replace"):
@@ -117,6 +122,7 @@ def test_attributes_that_are_not_named_stay(file: Path) -> None:
     assert not unread_rows(answers_of(file), BOTH).any()
 
 
+@pytest.mark.slow
 def test_a_second_command_changes_nothing_while_the_first_runs(file: Path) -> None:
     content = file.read_bytes()
     with AttributeParts(file):
@@ -127,6 +133,7 @@ def test_a_second_command_changes_nothing_while_the_first_runs(file: Path) -> No
             assert file.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_two_commands_at_once_leave_the_answers_of_one(file: Path) -> None:
     jobs = [threading.Thread(target=_add_or_be_refused, args=(file, source)) for source in ("photos", "embeddings")]
     for job in jobs:
@@ -144,6 +151,7 @@ def _add_or_be_refused(file: Path, source: str) -> None:
         runtime.add_attributes(file, source=source)
 
 
+@pytest.mark.slow
 def test_a_photo_that_another_replaced_is_not_read(photos: Path, tmp_path: Path, tiny_engine: Path) -> None:
     file = tmp_path / "digests.h5"
     runtime.process(photos, file, engine=tiny_engine, skip_duplicates=True)
@@ -154,6 +162,7 @@ def test_a_photo_that_another_replaced_is_not_read(photos: Path, tmp_path: Path,
         assert [gallery.paths[row] for row in np.flatnonzero(unread_rows(answers_of(file), BOTH))] == ["P01/2.jpg"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30, -1e30, 400.0])
 def test_landmarks_outside_a_photo_give_no_answer(file: Path, value: float) -> None:
     with h5py.File(file, "r+") as opened:
@@ -166,6 +175,7 @@ def test_landmarks_outside_a_photo_give_no_answer(file: Path, value: float) -> N
     assert np.flatnonzero(unread_rows(answers_of(file), BOTH)).tolist() == [5, 7]
 
 
+@pytest.mark.slow
 def test_faces_of_the_stopped_command_are_counted_apart(file: Path) -> None:
     control = runtime.RunControl()
     control.stop()

@@ -168,7 +168,7 @@ def test_a_query_uses_the_detection_settings_of_the_file(data_folder: Path, tiny
     file = embed(data_folder, tiny_engine, policy)
     with h5py.File(file) as opened:
         contract = EmbeddingContract.from_json(opened["metadata"].attrs["contract"])
-    assert str(query_face_rules_of(contract).find) == contract.detector_views
+    assert str(query_face_rules_of(contract).find.with_second_look()) == contract.detector_views
     (hit, *_) = json.loads(search(file, data_folder / "in/alone.png", "--json")[0])["hits"]
     assert hit["path"] == "alone.png"
     assert hit["score"] == pytest.approx(1, abs=2e-6)

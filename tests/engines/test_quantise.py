@@ -88,6 +88,7 @@ def test_an_unreachable_target_is_refused_with_the_best_figure(uneven: onnx.Mode
         quantise(uneven, OnnxRuntimeCpu.scheme, CALIBRATION, CHOICE, target=1.1)
 
 
+@pytest.mark.slow
 def test_a_refused_engine_names_the_next_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.engines.make._TARGET", 1.1)  # out of reach of every network
     weights, crops = save_uneven(tmp_path / "m.onnx"), CalibrationSet(synthetic_crops(112, count=64), 0)

@@ -52,6 +52,7 @@ def test_photos_are_measured_through_all_stages(photos: Path, tiny_engine: Path)
         assert "drawn at random" in rate.words
 
 
+@pytest.mark.slow
 def test_an_engine_only_rate_is_a_bound_and_marked_as_a_guess(tiny_engine: Path) -> None:
     rate = machine.measure_engine_rate(read_engine(tiny_engine), [])
     assert rate.basis == "measured"

@@ -55,6 +55,7 @@ def operation(
     return Operation(kind, True, str(path), str(other), sized, inode, data)
 
 
+@pytest.mark.slow
 def test_the_modelled_disk_keeps_only_what_was_synced(tmp_path: Path) -> None:
     (tmp_path / "o").write_bytes(b"old")
     disk, before = Disk(tmp_path), Disk(tmp_path)

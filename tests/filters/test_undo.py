@@ -64,6 +64,7 @@ def unfinish(folder: Path, lines: int | None = None) -> None:
         receipt.write_bytes(b"".join(kept))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True])
 @pytest.mark.parametrize(
     "place", ["note.txt", "photos/note.txt", "photos/P00/deep/note.txt", "photos.partial/note.txt"]
@@ -87,6 +88,7 @@ def test_a_folder_with_files_of_a_user_is_not_replaced(file: Path, killed: bool,
     assert placed(fill(file, "symlink", force=not killed)) == photos
 
 
+@pytest.mark.slow
 def test_an_edited_copy_and_a_last_hard_link_are_not_replaced(file: Path) -> None:
     folder = fill(file, "copy")
     copy = placed(folder)[0]
@@ -104,6 +106,7 @@ def test_an_edited_copy_and_a_last_hard_link_are_not_replaced(file: Path) -> Non
     assert link.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_a_link_in_the_place_of_the_photos_leads_nowhere(file: Path, tmp_path: Path) -> None:
     folder = fill(file, "copy")
     elsewhere = (folder / "photos").rename(tmp_path / "elsewhere")
@@ -116,6 +119,7 @@ def test_a_link_in_the_place_of_the_photos_leads_nowhere(file: Path, tmp_path: P
     assert sorted(elsewhere.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_undo_needs_the_mark(file: Path) -> None:
     folder = fill(file, "copy")
     (folder / ".facemill.json").unlink()
@@ -125,6 +129,7 @@ def test_undo_needs_the_mark(file: Path) -> None:
     assert placed(folder) == photos
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "missing"])
 def test_a_receipt_is_a_regular_file(file: Path, tmp_path: Path, kind: str) -> None:
     folder = fill(file, "copy")
@@ -141,6 +146,7 @@ def test_a_receipt_is_a_regular_file(file: Path, tmp_path: Path, kind: str) -> N
     assert placed(folder) == photos
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
 def test_a_receipt_of_another_user_is_refused(file: Path) -> None:
     folder = fill(file, "copy")
@@ -149,6 +155,7 @@ def test_a_receipt_of_another_user_is_refused(file: Path) -> None:
         runtime.undo_filter(folder / "receipt.jsonl")
 
 
+@pytest.mark.slow
 def test_the_last_copy_of_a_photo_stays(file: Path) -> None:
     folder = fill(file, "copy")
     copy = placed(folder)[0]
@@ -165,6 +172,7 @@ def test_the_last_copy_of_a_photo_stays(file: Path) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["list", "line", "photo", "original"])
 def test_a_changed_folder_is_not_finished(file: Path, change: str) -> None:
     folder = fill(file, "hardlink" if change == "photo" else "symlink")
@@ -185,6 +193,7 @@ def test_a_changed_folder_is_not_finished(file: Path, change: str) -> None:
         fill(file, mode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [0o600, 0o640])
 def test_a_copy_is_as_private_as_its_photo(file: Path, mode: int) -> None:
     file.chmod(0o640)
@@ -198,6 +207,7 @@ def test_a_copy_is_as_private_as_its_photo(file: Path, mode: int) -> None:
     assert {stat.S_IMODE(os.lstat(photo).st_mode) for photo in placed(folder)} == {mode}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
@@ -230,6 +240,7 @@ def test_a_line_that_is_edited_by_hand_is_named(file: Path, line: str) -> None:
     assert placed(folder) == photos
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["symlink", "hardlink", "copy"])
 @pytest.mark.parametrize("torn", [b"", b'{"photo": "P0'])
 def test_undo_of_a_killed_filter_removes_what_it_placed(file: Path, mode: str, torn: bytes) -> None:
@@ -247,6 +258,7 @@ def test_undo_of_a_killed_filter_removes_what_it_placed(file: Path, mode: str, t
     assert not folder.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b'{"kind": "filt'])
 def test_undo_of_a_filter_that_wrote_no_header(file: Path, content: bytes) -> None:
     folder = fill(file, "symlink")

@@ -76,6 +76,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_takes_too_much_is_refused_before_it_is_decoded(name: str) -> None:
     make_file, value = REFUSED[name]

@@ -576,12 +576,14 @@ def unread_photos(file: Path) -> list[str]:
         return gallery.names(rows.tolist())
 
 
+@pytest.mark.slow
 def test_attributes_stop_if_a_disk_is_unmounted_until_it_is_back(mounted: Path, folder: Path, people: Path) -> None:
     assert_stops_until_the_disk_is_back(lambda: attributes(people), mounted, folder / BROKEN, people, whole=True)
     assert summary(attributes(people))["unread"] == 0
     assert unread_photos(people) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", ["empty", "missing"])
 def test_attributes_stop_if_a_folder_disappears(left: str, folder: Path, people: Path, tmp_path: Path) -> None:
     before = people.read_bytes()
@@ -602,6 +604,7 @@ def test_attributes_stop_if_a_folder_disappears(left: str, folder: Path, people:
     assert summary(attributes(people))["unread"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_that_stays_stops_attributes_and_the_same_command_goes_on(
     fault: str, folder: Path, people: Path
@@ -619,6 +622,7 @@ def test_a_fault_that_stays_stops_attributes_and_the_same_command_goes_on(
     assert again == []  # the first batch was kept
 
 
+@pytest.mark.slow
 def test_attributes_go_on_without_a_photo_on_a_bad_sector(folder: Path, people: Path) -> None:
     with at_open(folder / BROKEN, failing("EIO")):
         stopped = attributes(people)

@@ -215,6 +215,7 @@ def test_system_errors_are_not_reported_as_damage(tmp_path: Path) -> None:
     refuse_system_error(OSError("file signature not found"), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.3, 0.6, 0.9, 1.2, 1.6, 2.2])
 def test_a_signal_during_start_or_tuning_gives_no_traceback(
     delay: float, photo_list: str, tiny_engine: Path, tmp_path: Path

@@ -35,6 +35,7 @@ def vectors(photo: PhotoFaces) -> list[bytes]:
     return [face.vector.tobytes() for face in photo.faces]
 
 
+@pytest.mark.slow
 def test_every_face_has_its_place_and_its_embedding(rules: QueryRules, detector: Engine) -> None:
     with PhotoEmbedder(rules) as embedder, PhotoDetector(detector, min_score=0.6) as photo_detector:
         (photo,) = embedder.embed_faces([squares(3)])
@@ -54,6 +55,7 @@ def test_every_face_has_its_place_and_its_embedding(rules: QueryRules, detector:
         np.testing.assert_allclose(np.linalg.norm(face.vector), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_main_face_is_the_one_that_embed_takes(rules: QueryRules) -> None:
     photos = [squares(3), squares(1, seed=4), squares(0)]
     with PhotoEmbedder(rules) as embedder:
@@ -65,6 +67,7 @@ def test_the_main_face_is_the_one_that_embed_takes(rules: QueryRules) -> None:
     assert main[2].to_dict() == {"path": "<photo 2>", "error": main[2].error, "faces": []}
 
 
+@pytest.mark.slow
 def test_photos_embedded_on_one_core_alone_or_together_have_the_same_bits(rules: QueryRules) -> None:
     photos = [squares(1 + i % 3, seed=i) for i in range(20)]
     with PhotoEmbedder(rules) as embedder, ThreadPoolExecutor(4) as pool:

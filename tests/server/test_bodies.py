@@ -53,6 +53,7 @@ WRONG: list[tuple[str, dict[str, str], bytes, int]] = [
 ]
 
 
+@pytest.mark.slow
 def test_wrong_bodies_are_problems_and_none_stays_in_memory(client: Client) -> None:
     async def check() -> None:
         services: list[Service] = []
@@ -70,6 +71,7 @@ def test_wrong_bodies_are_problems_and_none_stays_in_memory(client: Client) -> N
     asyncio.run(check())
 
 
+@pytest.mark.slow
 def test_a_large_upload_never_touches_the_disk(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     monkeypatch.setattr(tempfile, "SpooledTemporaryFile", lambda *args, **values: made.append(args))
@@ -84,6 +86,7 @@ def test_a_large_upload_never_touches_the_disk(client: Client, monkeypatch: pyte
     assert made == []
 
 
+@pytest.mark.slow
 def test_a_body_over_the_limit_is_refused_before_it_is_read(client: Client) -> None:
     async def check() -> None:
         limits = facemill.Limits(max_bytes=1000)
@@ -104,6 +107,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(client: Client) -> N
     asyncio.run(check())
 
 
+@pytest.mark.slow
 def test_a_body_that_does_not_come_is_given_up(client: Client) -> None:
     async def check() -> None:
         async with client(seconds=0.2) as http:
@@ -118,6 +122,7 @@ def test_a_body_that_does_not_come_is_given_up(client: Client) -> None:
     asyncio.run(check())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["in the body", "before the answer"])
 def test_a_client_that_hangs_up_leaves_nothing_behind(settings: ServerSettings, when: str) -> None:
     async def check() -> None:

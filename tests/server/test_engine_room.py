@@ -127,6 +127,7 @@ def test_closing_answers_what_was_accepted_and_refuses_the_rest() -> None:
     asyncio.run(check())
 
 
+@pytest.mark.slow
 def test_many_requests_at_once_have_the_bits_of_the_library_and_some_hang_up(
     client: Client, engines: dict[str, Any]
 ) -> None:
@@ -158,6 +159,7 @@ def test_many_requests_at_once_have_the_bits_of_the_library_and_some_hang_up(
     asyncio.run(check())
 
 
+@pytest.mark.slow
 def test_a_full_server_answers_429_before_it_reads_the_body(client: Client) -> None:
     async def check() -> None:
         services: list[Any] = []
@@ -186,6 +188,7 @@ def test_a_full_server_answers_429_before_it_reads_the_body(client: Client) -> N
     asyncio.run(check())
 
 
+@pytest.mark.slow
 def test_an_answer_that_takes_too_long_is_given_up(client: Client) -> None:
     async def check() -> None:
         services: list[Any] = []

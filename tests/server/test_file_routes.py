@@ -41,6 +41,7 @@ async def best(http: Any, seed: int) -> tuple[str, float, int]:
     return answer["hits"][0]["path"], answer["hits"][0]["score"], rows
 
 
+@pytest.mark.slow
 def test_added_and_removed_photos_are_seen_by_the_next_search(client: Client, own: tuple[Path, Path]) -> None:
     path, new = own
 
@@ -76,6 +77,7 @@ def test_added_and_removed_photos_are_seen_by_the_next_search(client: Client, ow
         assert file.rows == 13
 
 
+@pytest.mark.slow
 def test_photos_outside_the_roots_are_not_read(client: Client, own: tuple[Path, Path], tmp_path: Path) -> None:
     path, new = own
     outside = tmp_path / "outside"
@@ -100,6 +102,7 @@ def test_photos_outside_the_roots_are_not_read(client: Client, own: tuple[Path, 
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("route", "body", "status"),
     [
@@ -126,6 +129,7 @@ def test_wrong_changes_are_problems(client: Client, route: str, body: dict[str, 
     asyncio.run(check())
 
 
+@pytest.mark.slow
 def test_a_file_that_another_process_changes_is_opened_again(client: Client, own: tuple[Path, Path]) -> None:
     path, new = own
 
@@ -142,6 +146,7 @@ def test_a_file_that_another_process_changes_is_opened_again(client: Client, own
     asyncio.run(check())
 
 
+@pytest.mark.slow
 def test_one_change_of_a_file_runs_at_a_time(client: Client, own: tuple[Path, Path]) -> None:
     path, new = own
 
@@ -156,6 +161,7 @@ def test_one_change_of_a_file_runs_at_a_time(client: Client, own: tuple[Path, Pa
     asyncio.run(check())
 
 
+@pytest.mark.slow
 def test_a_search_sees_what_was_removed_while_its_photo_was_embedded(own: tuple[Path, Path]) -> None:
     path, _ = own
     with SharedEmbedders(Limits(), 100) as embedders, OpenFile(path, embedders) as file:

@@ -28,6 +28,7 @@ def token_file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("host", "status"),
     [
@@ -55,6 +56,7 @@ def test_only_hosts_of_this_server_are_answered(client: Client, host: str, statu
     asyncio.run(check())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -82,6 +84,7 @@ def test_pages_of_other_origins_are_refused(client: Client, headers: dict[str, s
     asyncio.run(check())
 
 
+@pytest.mark.slow
 def test_with_a_file_of_tokens_only_its_clients_are_answered(client: Client, token_file: Path, tmp_path: Path) -> None:
     audit = tmp_path / "audit.jsonl"
 
@@ -166,6 +169,7 @@ def test_each_client_has_its_own_rate() -> None:
     assert [RateLimit(0.0).wait_s("a", 0.0) for _ in range(5)] == [0] * 5
 
 
+@pytest.mark.slow
 def test_a_client_over_its_rate_is_told_when_to_come_back(client: Client, token_file: Path) -> None:
     async def check() -> None:
         async with client(token_file=token_file, rate=0.001, headers={"x-api-key": TOKEN}) as http:

@@ -35,6 +35,7 @@ def token_file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_description_names_every_route_its_problems_and_its_token(client: Client, token_file: Path) -> None:
     async def check() -> None:
         async with client(token_file=token_file) as http:

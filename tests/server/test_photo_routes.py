@@ -27,6 +27,7 @@ def without_times(answer: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in answer.items() if name not in ("search_ms", "query")}
 
 
+@pytest.mark.slow
 def test_every_form_of_a_body_has_the_answer_of_the_library(client: Client, engines: dict[str, Any]) -> None:
     photo = squares(3, seed=7)
     with facemill.FaceEmbedder(**engines) as embedder:
@@ -51,6 +52,7 @@ def test_every_form_of_a_body_has_the_answer_of_the_library(client: Client, engi
     run(check())
 
 
+@pytest.mark.slow
 def test_faces_are_detected_as_by_the_library(client: Client, square_detector: Engine) -> None:
     with PhotoDetector(square_detector, min_score=0.6) as detector:
         several, none = (detection.to_dict() for detection in detector.detect([squares(3), squares(0)]))
@@ -64,6 +66,7 @@ def test_faces_are_detected_as_by_the_library(client: Client, square_detector: E
     run(check())
 
 
+@pytest.mark.slow
 def test_two_photos_are_compared_as_by_the_library(
     client: Client, engines: dict[str, Any], embedded_people: Path
 ) -> None:
@@ -84,6 +87,7 @@ def test_two_photos_are_compared_as_by_the_library(
     run(check())
 
 
+@pytest.mark.slow
 def test_a_file_is_searched_as_by_the_library(client: Client, embedded_people: Path) -> None:
     photo = squares(3, seed=11)
     with facemill.Search(embedded_people) as search:
@@ -105,6 +109,7 @@ def test_a_file_is_searched_as_by_the_library(client: Client, embedded_people: P
     run(check())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "status"),
     [
@@ -131,6 +136,7 @@ def test_a_wrong_parameter_is_a_problem(client: Client, path: str, status: int) 
     run(check())
 
 
+@pytest.mark.slow
 def test_clients_of_compreface_get_its_forms(client: Client) -> None:
     photo = squares(3, seed=1)
 
@@ -156,6 +162,7 @@ def test_clients_of_compreface_get_its_forms(client: Client) -> None:
     run(check())
 
 
+@pytest.mark.slow
 def test_photos_over_a_limit_are_refused(client: Client) -> None:
     async def check() -> None:
         async with client(limits=facemill.Limits(max_bytes=300_000, max_pixels=100_000), max_faces=3) as http:
