@@ -13,7 +13,8 @@ import io
 import json
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,20 +77,12 @@ def export(checkpoint: Path, target: Path) -> ExportedModel:
     """
     model, samples = load_averaged(checkpoint)
     full = to_onnx(model)
-    content = halve_weights(full).SerializeToString(deterministic=True)
     crops = synthetic_crops(SIZE)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
-        halved_file, full_file = Path(folder) / target.name, Path(folder) / "plain"
-        halved_file.write_bytes(content)
-        full_file.write_bytes(full.SerializeToString())
-        toml_file = halved_file.with_suffix(".toml")
-        dimension = full.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-        names = {"input_name": "input", "output_name": "embedding"}
-        facts = {**names, "size": SIZE, **NORMALISED, "dimension": dimension}
-        toml_file.write_text(fill_in(target, content, facts), encoding="utf-8")
-        spec = load_spec(str(toml_file))
-        full_rows = reference_embeddings(spec, full_file, crops)  # (N, D)
-        halved = reference_embeddings(spec, halved_file, crops)
+    dimension = full.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    names = {"input_name": "input", "output_name": "embedding"}
+    with _new_files(target, full, {**names, "size": SIZE, **NORMALISED, "dimension": dimension}) as new:
+        full_rows = reference_embeddings(new.spec, new.full, crops)  # (N, D)
+        halved = reference_embeddings(new.spec, new.halved, crops)
         gap = float(np.abs(full_rows - embed(model, crops)).max())
         cosine = float((full_rows * halved).sum(axis=1).min())
         if not (gap <= LARGEST_GAP and cosine >= SMALLEST_COSINE):
@@ -97,9 +90,7 @@ def export(checkpoint: Path, target: Path) -> ExportedModel:
                 f"the ONNX file of {checkpoint} differs from the network: largest difference {gap:.2g}, expected at "
                 f"most {LARGEST_GAP}; smallest cosine of FP16 weights {cosine:.6f}, expected at least {SMALLEST_COSINE}"
             )
-        halved_file.replace(target)
-        toml_file.replace(target.with_suffix(".toml"))
-    return ExportedModel(len(content), samples, gap, cosine)
+    return ExportedModel(new.size_bytes, samples, gap, cosine)
 
 
 @dataclass(frozen=True)
@@ -147,6 +138,31 @@ def write_network(
     Raises:
         ParityError: a difference is larger; nothing is written.
     """
+    with _new_files(target, full, facts) as new:
+        full_answers = answer(new.spec, new.full)
+        gap = float(np.abs(full_answers - expected).max())
+        half_gap = float(np.abs(full_answers - answer(new.spec, new.halved)).max())
+        if not (gap <= largest_gaps[0] and half_gap <= largest_gaps[1]):
+            raise ParityError(
+                f"the ONNX file of {checkpoint} differs from the network: largest difference {gap:.2g}, expected at "
+                f"most {largest_gaps[0]}; of FP16 weights {half_gap:.2g}, expected at most {largest_gaps[1]}"
+            )
+    return ExportedNetwork(new.size_bytes, samples, gap, half_gap)
+
+
+@dataclass(frozen=True)
+class _NewFiles:
+    """A network as two ONNX files, with FP32 and with FP16 weights, and the model file of both."""
+
+    spec: ModelSpec
+    full: Path
+    halved: Path
+    size_bytes: int
+
+
+@contextmanager
+def _new_files(target: Path, full: onnx.ModelProto, facts: Mapping[str, object]) -> Iterator[_NewFiles]:
+    """Write a network in a temporary folder. When the block succeeds, the FP16 file and its model file are in place."""
     content = halve_weights(full).SerializeToString(deterministic=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
         halved_file, full_file = Path(folder) / target.name, Path(folder) / "plain"
@@ -154,18 +170,9 @@ def write_network(
         full_file.write_bytes(full.SerializeToString())
         toml_file = halved_file.with_suffix(".toml")
         toml_file.write_text(fill_in(target, content, facts), encoding="utf-8")
-        spec = load_spec(str(toml_file))
-        full_answers = answer(spec, full_file)
-        gap = float(np.abs(full_answers - expected).max())
-        half_gap = float(np.abs(full_answers - answer(spec, halved_file)).max())
-        if not (gap <= largest_gaps[0] and half_gap <= largest_gaps[1]):
-            raise ParityError(
-                f"the ONNX file of {checkpoint} differs from the network: largest difference {gap:.2g}, expected at "
-                f"most {largest_gaps[0]}; of FP16 weights {half_gap:.2g}, expected at most {largest_gaps[1]}"
-            )
+        yield _NewFiles(load_spec(str(toml_file)), full_file, halved_file, len(content))
         halved_file.replace(target)
         toml_file.replace(target.with_suffix(".toml"))
-    return ExportedNetwork(len(content), samples, gap, half_gap)
 
 
 def load_averaged(checkpoint: Path) -> tuple[nn.Module, int]:
