@@ -16,21 +16,9 @@ import runtime
 from runtime.errors import ConfigError, OutputExistsError
 from runtime.filters.folders import FolderFacts
 from runtime.storage.dataset import edit_file
-from tests.support.attribute_files import add_columns, drawn_attributes
+from tests.support.attribute_files import drawn_attributes
 from tests.support.errors import raises
 from tests.support.facemill_command import facemill
-from tests.support.people_files import embed_folder, make_odd_people
-
-
-@pytest.fixture(scope="module")
-def samples(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("filters")
-    make_odd_people(folder / "photos")
-    path = embed_folder(folder / "photos", folder / "people.h5", tiny_engine)
-    with runtime.open(path) as gallery:
-        rows = gallery.rows
-    add_columns(path, drawn_attributes(rows))
-    return folder
 
 
 @pytest.fixture

@@ -12,32 +12,16 @@ import pytest
 
 import runtime
 from runtime.errors import ConfigError, OutputExistsError
-from tests.support.attribute_files import add_columns, drawn_attributes
+from tests.support.attribute_files import embed_with_attributes
 from tests.support.errors import USAGE, assert_refused, raises
 from tests.support.facemill_command import facemill, start_facemill
-from tests.support.people_files import embed_folder, make_odd_people
-
-
-@pytest.fixture(scope="module")
-def samples(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undo")
-    make_odd_people(folder / "photos")
-    path = embed_folder(folder / "photos", folder / "people.h5", tiny_engine)
-    with runtime.open(path) as gallery:
-        rows = gallery.rows
-    add_columns(path, drawn_attributes(rows))
-    return folder
 
 
 @pytest.fixture
 def file(samples: Path, tmp_path: Path, tiny_engine: Path) -> Path:
     """A file whose photos the test may change."""
     shutil.copytree(samples / "photos", tmp_path / "photos", symlinks=True)
-    path = embed_folder(tmp_path / "photos", tmp_path / "people.h5", tiny_engine)
-    with runtime.open(path) as gallery:
-        rows = gallery.rows
-    add_columns(path, drawn_attributes(rows))
-    return path
+    return embed_with_attributes(tmp_path, tiny_engine)
 
 
 def fill(file: Path, mode: str, *, force: bool = False) -> Path:

@@ -21,6 +21,8 @@ from tests.support.photos_of_squares import squares
 from tests.support.red_square_detector import build_red_squares
 
 URL = "http://127.0.0.1:8420"
+TOKEN = "0123456789abcdef0123456789abcdef"
+OTHER = "fedcba9876543210fedcba9876543210"
 Client = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 
@@ -53,6 +55,15 @@ def embedded_people(folder_of_people: Path, engines: dict[str, Any], tmp_path_fa
     path = tmp_path_factory.mktemp("file") / "people.h5"
     options = {name: value for name, value in engines.items() if name != "align"}
     facemill.process(folder_of_people, path, faces=FaceRules("detect", min_iod=0.0, max_fit=1.0), **options)
+    return path
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    """The tokens of two clients."""
+    path = tmp_path / "tokens.txt"
+    path.write_text(f"# clients\n\ngate {TOKEN}\ndesk {OTHER}\n")
+    path.chmod(0o600)
     return path
 
 

@@ -11,21 +11,11 @@ import pytest
 from runtime.errors import ConfigError, OptionError
 from runtime.server.guard import RateLimit, Tokens
 from runtime.server.settings import ServerSettings, is_loopback, path_below
-from tests.server.conftest import Client
+from tests.server.conftest import OTHER, TOKEN, Client
 from tests.support.errors import raises
 from tests.support.photos_of_squares import squares
 
-TOKEN = "0123456789abcdef0123456789abcdef"
-OTHER = "fedcba9876543210fedcba9876543210"
 PNG = {"Content-Type": "image/png"}
-
-
-@pytest.fixture
-def token_file(tmp_path: Path) -> Path:
-    path = tmp_path / "tokens.txt"
-    path.write_text(f"# clients\n\ngate {TOKEN}\ndesk {OTHER}\n")
-    path.chmod(0o600)
-    return path
 
 
 @pytest.mark.slow
@@ -191,9 +181,9 @@ def test_paths_lead_below_the_roots_only(tmp_path: Path) -> None:
     (root / "out").symlink_to(outside)
     (root / "in").symlink_to(root / "a")
     for name in ("a", "a/1.jpg", str(root / "a"), ".", "in/1.jpg", "a/../a"):
-        found = path_below((root,), name)
-        assert found is not None, name
-        assert found.is_relative_to(root)
+        path = path_below((root,), name)
+        assert path is not None, name
+        assert path.is_relative_to(root)
     for name in ("..", "../photos-of-others", "out", "out/1.jpg", str(outside), "/etc/passwd", "missing", "a\0b", ""):
         assert path_below((root,), name) is None or name == "", name
     assert path_below((), str(root)) is None

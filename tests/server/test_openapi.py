@@ -20,19 +20,9 @@ from runtime.server.bodies import IMAGE_TYPES
 from runtime.server.guard import OPEN_ROUTES
 from runtime.server.service import Service
 from runtime.server.settings import ServerSettings
-from tests.server.conftest import Client
+from tests.server.conftest import TOKEN, Client
 from tests.support.browser import ParsedPage
 from tests.support.photos_of_squares import squares
-
-TOKEN = "0123456789abcdef0123456789abcdef"
-
-
-@pytest.fixture
-def token_file(tmp_path: Path) -> Path:
-    path = tmp_path / "tokens.txt"
-    path.write_text(f"tester {TOKEN}\n")
-    path.chmod(0o600)
-    return path
 
 
 @pytest.mark.slow

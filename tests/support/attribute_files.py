@@ -10,10 +10,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+import runtime
 from runtime.attributes.answers import VALUES
 from runtime.records import ATTRIBUTES, unread_attributes
 from runtime.storage.dataset import edit_file
 from runtime.storage.format import append_attributes, create_attributes
+from tests.support.people_files import embed_folder
 
 NAMES = ("age", "gender")
 
@@ -90,4 +92,13 @@ def write_attribute_model(folder: Path, name: str = "facemill-attributes") -> Pa
         f'std = [255.0, 255.0, 255.0]\ndimension = {VALUES}\nlicence = "none"\n'
         'accuracy = "none"\naccuracy_source = "none"\n'
     )
+    return path
+
+
+def embed_with_attributes(folder: Path, engine: Path) -> Path:
+    """Embed the `photos` of a folder into its `people.h5`, and add ages and genders."""
+    path = embed_folder(folder / "photos", folder / "people.h5", engine)
+    with runtime.open(path) as gallery:
+        rows = gallery.rows
+    add_columns(path, drawn_attributes(rows))
     return path
