@@ -2,8 +2,8 @@
 
 `replace_folder` makes a new folder under a temporary name and exchanges it for the old one at the end: for exports,
 which are a few files. `fill_folder` empties a folder and fills it in place: for a million links and pages, which need
-not exist twice. Neither removes a file that facemill has not written: every name in the folder must be one that this
-kind of output has.
+not exist twice. Both refuse a folder with a name that this kind of output does not have. A folder below it is removed
+with everything in it, unless the caller's `clear` looks closer.
 """
 
 from __future__ import annotations

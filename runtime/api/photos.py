@@ -139,7 +139,7 @@ class FaceEmbedder:
         return self._photos.embed_faces(photo_list(photos), every=every, attributes=names)
 
     @property
-    def photos(self) -> PhotoEmbedder:
+    def photo_embedder(self) -> PhotoEmbedder:
         """The embedder behind this one, for code that decides which cores a call uses."""
         return self._photos
 

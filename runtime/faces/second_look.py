@@ -66,11 +66,11 @@ def refine_and_doubt(
     if len(unsure):
         upside_down = 2 * refined[unsure].mean(axis=1, keepdims=True) - refined[unsure]
         places, _ = _look(unsure, upside_down, side, see)  # rough, because the middle of the face was rough
-        places, others = _look(unsure, places, side, see)
-        surer = others < doubts[unsure]
+        places, doubts_turned = _look(unsure, places, side, see)
+        surer = doubts_turned < doubts[unsure]
         refined[unsure[surer]] = places[surer]
-        sure = others < _MAYBE_UPSIDE_DOWN  # else it may be no face, and a second look is no proof
-        doubts[unsure[sure]] = others[sure]
+        sure = doubts_turned < _MAYBE_UPSIDE_DOWN  # else it may be no face, and a second look is no proof
+        doubts[unsure[sure]] = doubts_turned[sure]
     return refined, doubts
 
 

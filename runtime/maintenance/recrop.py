@@ -121,10 +121,8 @@ class CropAgain:
         if batch.pages is None:
             return self._align(data, landmarks)
         pages = batch.pages[faces]
-        crops, inside = (
-            np.zeros((len(landmarks), self.size, self.size, 3), np.uint8),
-            np.zeros(len(landmarks), np.bool_),
-        )
+        crops = np.zeros((len(landmarks), self.size, self.size, 3), np.uint8)
+        inside = np.zeros(len(landmarks), np.bool_)
         for page in np.unique(pages).tolist():
             on_page = pages == page
             crops[on_page], inside[on_page] = self._align(take_page(data, page), landmarks[on_page])

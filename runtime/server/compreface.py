@@ -31,11 +31,13 @@ def compreface_routes(service: Service) -> APIRouter:
     """The routes below `/compat/compreface`."""
     router = APIRouter(prefix="/compat/compreface/api/v1", tags=["CompreFace"])
 
-    async def faces_of(request: Request, photo: bytes, plugins: str, least: float, limit: int) -> list[EmbeddedFace]:
+    async def faces_of(
+        request: Request, photo: bytes, plugins: str, min_score: float, limit: int
+    ) -> list[EmbeddedFace]:
         """The faces of a photo that a client asks for, largest first."""
         attributes, file = _attributes(plugins), _only(service)
-        found = await service.recognise(request, photo, every=True, attributes=attributes, file=file)
-        return [found.faces[i] for i in _chosen(found, least, limit)]
+        embedded = await service.recognise(request, photo, every=True, attributes=attributes, file=file)
+        return [embedded.faces[i] for i in _choose(embedded, min_score, limit)]
 
     @router.post("/detection/detect", responses=answers(_RESULT), openapi_extra=photo_body("file"))
     async def detect(
@@ -86,13 +88,13 @@ def compreface_routes(service: Service) -> APIRouter:
         request.scope["facemill.file"] = file.name
         with service.reading("file") as reading:
             (photo,) = await reading.read(request)
-            found, hits = await service.recognise_in(
+            embedded, hits = await service.recognise_in(
                 request, photo, file, FindOptions(prediction_count, by_folder=True), _attributes(face_plugins)
             )
         result = []
-        for i in _chosen(found, det_prob_threshold, limit):
+        for i in _choose(embedded, det_prob_threshold, limit):
             subjects = [{"subject": hit.folder, "similarity": round(hit.score, 6)} for hit in hits[i].hits]
-            result.append({**_face(found.faces[i], face_plugins), "subjects": subjects})
+            result.append({**_face(embedded.faces[i], face_plugins), "subjects": subjects})
         return json_response({"result": result})
 
     return router
@@ -103,17 +105,17 @@ def _only(service: Service) -> str | None:
     return next(iter(service.files)) if len(service.files) == 1 else None
 
 
-def _chosen(found: PhotoFaces, least: float, limit: int) -> list[int]:
+def _choose(embedded: PhotoFaces, min_score: float, limit: int) -> list[int]:
     """The numbers of the faces with this confidence, largest first.
 
     Raises:
         PhotoError: there is none.
     """
-    faces = [face.face for face in found.faces]
-    chosen = [i for i, face in enumerate(faces) if face is None or face.score >= least]
-    if not chosen:
+    faces = [face.face for face in embedded.faces]
+    numbers = [i for i, face in enumerate(faces) if face is None or face.score >= min_score]
+    if not numbers:
         raise PhotoError("no-face: No face is found in the given image")
-    return sorted(chosen, key=lambda i: -_area(faces[i]))[: limit or None]
+    return sorted(numbers, key=lambda i: -_area(faces[i]))[: limit or None]
 
 
 def _attributes(plugins: str) -> tuple[str, ...]:

@@ -46,8 +46,8 @@ def photo_routes(service: Service) -> APIRouter:
         names = parse_attributes(attributes) if attributes else ()
         with service.reading("photo") as reading:
             (photo,) = await reading.read(request)
-            found = await service.recognise(request, photo, every=every_face(faces), attributes=names, file=file)
-        return json_response(found.to_dict())
+            embedded = await service.recognise(request, photo, every=every_face(faces), attributes=names, file=file)
+        return json_response(embedded.to_dict())
 
     @router.post("/detect", responses=answers(FACES), openapi_extra=photo_body("photo"))
     async def detect(request: Request) -> Response:

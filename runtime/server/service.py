@@ -152,7 +152,7 @@ class Service:
         with ExitStack() as stack:
             own = stack.enter_context
             engines: dict[str, Any] = {**settings.engines, "limits": limits, "max_faces": settings.max_faces}
-            self._embedder = own(FaceEmbedder(**engines)).photos
+            self._embedder = own(FaceEmbedder(**engines)).photo_embedder
             self._detector = own(_open_detector(settings, self._embedder))
             embedders = own(SharedEmbedders(limits, settings.max_faces))
             self.files = {path.stem: own(OpenFile(path, embedders)) for path in settings.files}
@@ -208,9 +208,9 @@ class Service:
     ) -> tuple[PhotoFaces, list[Answer]]:
         """Embed the faces of a photo, and find the rows of a file most similar to each."""
         (answer,) = await self._run(request, FindFacesTask(file, options, attributes), [photo])
-        found, answers = answer
-        _refuse_unreadable(found.error)
-        return found, answers
+        embedded, answers = answer
+        _refuse_unreadable(embedded.error)
+        return embedded, answers
 
     def file(self, name: str | None) -> OpenFile:
         """The file of a name; without a name the only one.
