@@ -255,6 +255,22 @@ def test_backbones_have_the_shapes_that_facemill_generates(
     assert network.eval()(torch.zeros(2, 3, 112, 112)).shape == (2, dimension)
 
 
+def test_a_strided_depthwise_convolution_answers_and_learns_in_full_precision() -> None:
+    from training.backbones import StridedDepthwise, conv
+
+    layer = conv(8, 8, 3, 2, 8, None)[0]
+    assert isinstance(layer, StridedDepthwise)
+    assert not isinstance(conv(8, 8, 3, 1, 8, None)[0], StridedDepthwise)
+    x = torch.randn(2, 8, 14, 14, generator=torch.Generator().manual_seed(0)).bfloat16()
+    plain = torch.nn.functional.conv2d(x.float(), layer.weight, stride=2, padding=1, groups=8)
+    expected = torch.autograd.grad(plain.bfloat16().float().square().sum(), layer.weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == torch.bfloat16
+    assert torch.equal(y, plain.bfloat16())
+    assert torch.equal(torch.autograd.grad(y.float().square().sum(), layer.weight)[0], expected[0])
+
+
 def test_a_missing_device_is_named() -> None:
     from training.device import use_device
 
