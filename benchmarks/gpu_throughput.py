@@ -45,6 +45,9 @@ class DiscardedCrops:
     def put_run(self, place: int, crops: Any) -> None:
         pass
 
+    def before_next_run(self) -> None:
+        pass
+
     def put(self, place: int, crop: NDArray[np.uint8]) -> None:
         pass
 

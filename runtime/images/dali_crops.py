@@ -35,6 +35,10 @@ class Crops(Protocol):
         """
         ...
 
+    def before_next_run(self) -> None:
+        """Wait until the photos of `put_run` so far have been read; DALI decodes others next."""
+        ...
+
     def put(self, place: int, crop: NDArray[np.uint8]) -> None:
         """Store one crop that the CPU decoded."""
         ...
@@ -87,7 +91,7 @@ class DaliDecoder:
             OutOfMemoryError: the device has no memory for so many photos; fewer may fit.
         """
         indices: list[int] = []
-        for run in self._runs.run(files, crops.stream):
+        for run in self._runs.run(files, crops.stream, crops.before_next_run):
             crops.put_run(len(indices), *run.outputs)
             indices.extend(run.indices)
         failures = []

@@ -25,6 +25,7 @@ class Header:
         coefficients: bytes per pixel that the decoder of a JPEG of several scans keeps besides the picture.
         block_pixels: pixels of a strip or tile, which a decoder keeps besides the picture.
         plain_cmyk: whether it is a CMYK JPEG without an Adobe marker, whose inks are not inverted.
+        stored_rgb: whether it is a JPEG of three colours that an Adobe marker says are RGB, not luminance and colour.
         doubtful: whether image data may be missing, so that a closer look is needed.
         image_at: where the chunk with the image data of a doubtful WebP file begins; else 0.
         note: something that the outcome should say of a good photo; empty for none.
@@ -45,6 +46,7 @@ class Header:
     coefficients: float = 0.0
     block_pixels: int = 0
     plain_cmyk: bool = False
+    stored_rgb: bool = False
     doubtful: bool = False
     image_at: int = 0
     note: str = ""

@@ -35,7 +35,7 @@ def read_jpeg(data: bytes) -> Header:
     """
     frame: tuple[int, int, int, int, int] | None = None  # marker, bits, height, width, components
     orientation: int | None = None
-    ratio, adobe = 1.0, False
+    ratio, adobe = 1.0, -1  # the transform of the Adobe marker; -1 without
     sampling, restarts = b"", False
     for marker, at, end in _segments(data):
         if marker in _SOF:
@@ -48,7 +48,7 @@ def read_jpeg(data: bytes) -> Header:
         elif marker == _RESTARTS:
             restarts = data[at : at + 2] != b"\0\0"
         elif marker == 0xEE and data[at : at + 5] == b"Adobe":
-            adobe = True
+            adobe = data[at + 11] if at + 11 < end else 0
         elif marker == _SOS:
             if frame is None:
                 raise ValueError("the image data begins before the size")
@@ -70,7 +70,8 @@ def read_jpeg(data: bytes) -> Header:
         depth=bits,
         pixel_ratio=ratio,
         coefficients=coefficients,
-        plain_cmyk=components == 4 and not adobe,
+        plain_cmyk=components == 4 and adobe < 0,
+        stored_rgb=components == 3 and adobe == 0,
         doubtful=_END_OF_IMAGE not in data[-_TAIL_BYTES:]
         or data.find(ZERO_RUN, scan) >= 0
         or (not coefficients and _is_broken(data, scan, restarts)),

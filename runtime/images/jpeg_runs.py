@@ -1,13 +1,14 @@
 """Run batches of JPEGs through a graph of NVIDIA DALI, on the CPU or, with nvJPEG, on the GPU.
 
 One damaged file makes DALI fail the whole batch, and the pipeline object with it. So DALI gets only files that look
-like complete JPEGs, and a failed batch is halved until the damaged file is alone. The caller sees which files DALI
-decoded, and decodes the others on the CPU, whose result is final.
+like complete JPEGs of the common kinds. A failed batch runs again without the file that DALI names. The caller sees
+which files DALI decoded, and decodes the others on the CPU, whose result is final.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ RUNS_BYTES = 12 * BATCH_PIXELS
 
 _END_OF_IMAGE = b"\xff\xd9"
 _TAIL_BYTES = 64  # the end marker may be anywhere in them, because some writers pad the file
+_DAMAGED = re.compile(r"sample #(\d+)")  # in DALI's message about a file that it cannot decode
 _OUT_OF_MEMORY = ("out of memory", "bad_alloc", "bad alloc")
 
 # The steps after decoding: (nvidia.dali, encoded files, decoded images) -> outputs, all of them nodes of DALI.
@@ -62,7 +64,8 @@ class DaliOptions:
             and keeps the memory. DALI gets no larger image.
         threads: threads of DALI.
         limits: size limits; DALI gets no file over them.
-        hardware: fraction of the work for the JPEG hardware of the GPU, if it has any. The value is DALI's default.
+        hardware: fraction of the work for the JPEG hardware of the GPU, if it has any. Some drivers report photos as
+            decoded that the hardware has skipped (nvImageCodec 0.8 gives one status for a batch), so the default is 0.
     Raises:
         ConfigError: a value is out of range.
     """
@@ -73,7 +76,7 @@ class DaliOptions:
     batch_pixels: int = BATCH_PIXELS
     threads: int = 2
     limits: Limits = field(default_factory=Limits)
-    hardware: float = 0.65
+    hardware: float = 0.0
 
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "mixed"):
@@ -110,20 +113,28 @@ class JpegRuns:
     def __exit__(self, *exc: object) -> None:
         self._pipe = None
 
-    def run(self, files: Sequence[bytes], stream: int | None = None) -> Iterator[Run]:
+    def run(
+        self, files: Sequence[bytes], stream: int | None = None, before_next: Callable[[], None] = lambda: None
+    ) -> Iterator[Run]:
         """Run the graph on the files that DALI can decode, in as many runs as necessary.
 
         Args:
             files: encoded photos, of any format, damaged or not.
             stream: the cudaStream_t on which the outputs become ready; None: they are ready when they are yielded.
+            before_next: called before each run but the first. It waits until the GPU has read the outputs so far,
+                because the JPEG hardware of some GPUs writes its outputs without waiting for the stream.
         Raises:
             EngineError: DALI cannot use the device any more.
             OutOfMemoryError: the device has no memory for so many photos; fewer may fit.
         """
         if self._pipe is None:  # it was dropped when memory ran out
             self._pipe = self._build()
-        for part in self._parts(files):
-            yield from self._decode(files, part, stream)
+        for number, part in enumerate(self._parts(files)):
+            if number:
+                before_next()
+            run = self._decode(files, part, stream)
+            if run is not None:
+                yield run
 
     def _parts(self, files: Sequence[bytes]) -> Iterator[dict[int, Header]]:
         """Yield the files for DALI by index, in batches within the limits."""
@@ -151,29 +162,46 @@ class JpegRuns:
             header = read_header(data)
         except ValueError:
             return None
-        if header is None or header.kind != "jpeg" or header.doubtful or header.plain_cmyk or header.pixel_ratio != 1:
+        if header is None or header.kind != "jpeg" or header.doubtful or header.pixel_ratio != 1:
+            return None
+        # nvJPEG fills pictures of other kinds with zeros in silence, or reads their colours in another way.
+        if header.feature or header.channels not in (1, 3) or header.stored_rgb:
             return None
         max_pixels = min(self._options.limits.max_pixels, self._options.batch_pixels)
         return header if 0 < header.width * header.height <= max_pixels else None
 
-    def _decode(self, files: Sequence[bytes], part: dict[int, Header], stream: int | None) -> Iterator[Run]:
-        """Decode a batch of files in one run, or in several if one of them is damaged."""
+    def _decode(self, files: Sequence[bytes], part: dict[int, Header], stream: int | None) -> Run | None:
+        """Decode a batch of files without the damaged ones; None if all of them are damaged."""
         indices = list(part)
+        while indices:
+            try:
+                outputs = self._execute(self._pipe, [files[i] for i in indices], stream)
+                return Run(indices, [part[i] for i in indices], outputs)
+            except (RuntimeError, MemoryError) as err:
+                # A pipeline that raised refuses further work. Free its memory before a new one is built.
+                self._pipe = None
+                if _is_out_of_memory(err):
+                    raise OutOfMemoryError(f"DALI has no memory for {len(part)} photos: {err}") from err
+                logger.debug("DALI failed at %d files: %s", len(indices), err)
+                damaged = self._damaged(err, files, indices)
+            self._pipe = self._build()
+            indices = [i for i in indices if i not in damaged]
+        return None
+
+    def _damaged(self, err: BaseException, files: Sequence[bytes], indices: list[int]) -> set[int]:
+        """The files that made DALI fail: the file of its message, or else those that fail alone."""
+        named = {int(number) for number in _DAMAGED.findall(str(err))}
+        damaged = {indices[number] for number in named if number < len(indices)}
+        return damaged or {i for i in indices if self._fails_alone(files[i])} or set(indices)
+
+    def _fails_alone(self, file: bytes) -> bool:
+        self._pipe = self._pipe or self._build()
         try:
-            outputs = self._execute(self._pipe, [files[i] for i in indices], stream)
-        except (RuntimeError, MemoryError) as err:
-            # A pipeline that raised refuses further work. Free its memory before a new one is built.
+            self._execute(self._pipe, [file], None)
+        except RuntimeError:
             self._pipe = None
-            if _is_out_of_memory(err):
-                raise OutOfMemoryError(f"DALI has no memory for {len(part)} photos: {err}") from err
-            logger.debug("DALI failed at %d files: %s", len(part), err)
-        else:
-            yield Run(indices, list(part.values()), outputs)
-            return
-        self._pipe = self._build()
-        half = len(part) // 2
-        for indices_of_half in (indices[:half], indices[half:]) if half else ():
-            yield from self._decode(files, {i: part[i] for i in indices_of_half}, stream)
+            return True
+        return False
 
     @staticmethod
     def _execute(pipe: Any, files: list[bytes], stream: int | None) -> tuple[Any, ...]:
@@ -182,12 +210,15 @@ class JpegRuns:
         return tuple(pipe.run(stream))
 
     def _build(self) -> Any:
-        """Build a pipeline and decode a test photo, so that later failures are caused by photos."""
+        """Build a pipeline and decode test photos, so that later failures are caused by photos.
+
+        They fill a batch: nvImageCodec shares the work with the JPEG hardware by the size of the first one.
+        """
         dali = require("nvidia.dali", extra="gpu", purpose="decoding with DALI")
         try:
             pipe = self._pipeline(dali)
             pipe.build()
-            self._execute(pipe, [_grey_jpeg()], None)
+            self._execute(pipe, [_grey_jpeg()] * self._options.batch_size, None)
         except (RuntimeError, MemoryError) as err:
             if _is_out_of_memory(err):
                 raise OutOfMemoryError(f"DALI has no memory for a pipeline: {err}") from err

@@ -56,14 +56,16 @@ class DeviceCrops:
 
     def put_run(self, place: int, photos: Any) -> None:
         """Resize the photos of a run into crops."""
-        if self._held is not None:  # most batches are one run; large photos need several, two in memory at most
-            self._slot.stream.synchronize()
         shapes = np.array(photos.shape(), np.int64)  # (m, 3)
         images = np.empty(len(shapes), IMAGE)
         images["pixels"] = [photos[i].data_ptr() for i in range(len(shapes))]
         images["height"], images["width"], images["pitch"] = shapes[:, 0], shapes[:, 1], 3 * shapes[:, 1]
         self._shrink(self._slot, place, images)
         self._held = photos
+
+    def before_next_run(self) -> None:
+        """Wait for the crops so far. Most batches are one run; large photos need several."""
+        self._slot.stream.synchronize()
 
     def put(self, place: int, crop: NDArray[np.uint8]) -> None:
         """Copy one crop to the device."""

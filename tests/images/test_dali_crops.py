@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from runtime.errors import ConfigError, EngineError
 from runtime.images.dali_crops import DaliDecoder
 from runtime.images.decode import ImageError, Limits, decode_image
-from runtime.images.jpeg_runs import DaliOptions
+from runtime.images.jpeg_runs import DaliOptions, JpegRuns
 from runtime.records import Status
 from tests.oracles.preprocess import preprocess_bytes
 from tests.support import encoded_images as make
@@ -38,6 +38,17 @@ def damage(data: bytes) -> bytes:
     return data[:at] + bytes([255] * 16) + data[at + 16 :]
 
 
+def with_frame(marker: int, bits: int) -> bytes:
+    """A JPEG whose header says that it is of another kind."""
+    at = GOOD[0].index(b"\xff\xc0")
+    return GOOD[0][: at + 1] + bytes([marker]) + GOOD[0][at + 2 : at + 4] + bytes([bits]) + GOOD[0][at + 5 :]
+
+
+def as_stored_rgb(data: bytes) -> bytes:
+    """A JPEG with an Adobe marker that says that its colours are RGB."""
+    return data[:2] + b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0" + data[2:]
+
+
 DAMAGED = damage(GOOD[0])
 HOLED = GOOD[1][:4000] + GOOD[1][4400:]  # part of the scan is missing: both decoders continue after the gap
 
@@ -53,6 +64,7 @@ class HostCrops:
 
     Attributes:
         runs: the number of crops of each DALI call, without those of the CPU decoder.
+        waits: the number of DALI calls before each wait for their crops.
     """
 
     stream = None
@@ -60,12 +72,16 @@ class HostCrops:
     def __init__(self, count: int) -> None:
         self.images = np.empty((count, 112, 112, 3), np.uint8)
         self.runs: list[int] = []
+        self.waits: list[int] = []
 
     def put_run(self, place: int, photos: Any) -> None:
         photos = photos.as_cpu()
         crops = preprocess_bytes([np.array(photos[i]) for i in range(len(photos))], size=112)
         self.images[place : place + len(crops)] = crops
         self.runs.append(len(crops))
+
+    def before_next_run(self) -> None:
+        self.waits.append(len(self.runs))
 
     def put(self, place: int, crop: NDArray[np.uint8]) -> None:
         self.images[place] = crop
@@ -139,7 +155,6 @@ def test_images_of_all_sizes_are_scaled_in_the_same_way(
     "data",
     [
         pytest.param(make.encode(UPRIGHT[..., 1]), id="grey"),
-        pytest.param(make.cmyk_jpeg(UPRIGHT), id="cmyk"),
         pytest.param(make.encode(UPRIGHT, progressive=True), id="progressive"),
         pytest.param(make.encode(UPRIGHT, subsampling=1), id="4:2:2"),
         pytest.param(make.encode(UPRIGHT, subsampling=2, quality=60), id="4:2:0"),
@@ -160,8 +175,9 @@ def test_bgr_is_rgb_reversed(decoder: DaliDecoder) -> None:
 def test_files_unfit_for_dali_equal_the_cpu_decoder_exactly(decoder: DaliDecoder) -> None:
     files = [make.encode(UPRIGHT, kind) for kind in ("PNG", "BMP", "WEBP", "TIFF")]
     files.append(make.encode(np.dstack([UPRIGHT, UPRIGHT[..., 0]]), "PNG"))
+    files += [make.cmyk_jpeg(UPRIGHT), as_stored_rgb(GOOD[0])]
     got = decode(decoder, files)
-    assert (got.indices, got.runs) == (list(range(5)), [])
+    assert (got.indices, got.runs) == (list(range(7)), [])
     assert (got.images == np.stack([decode_image(data, size=112) for data in files])).all()
 
 
@@ -178,9 +194,53 @@ def test_damage_that_only_decoding_shows_does_not_affect_the_others() -> None:
     with DaliDecoder(112, options=DaliOptions(batch_size=8)) as decoder:
         files = [*GOOD[:3], DAMAGED, *GOOD[3:6], DAMAGED]
         check(decoder, files)
-        assert decode(decoder, files).runs == [2, 1, 2, 1]  # halved and halved again around each
+        assert decode(decoder, files).runs == [6]  # in one run without the two that DALI names
         check(decoder, [*GOOD[:3], HOLED])
         assert decode(decoder, [*GOOD[:3], HOLED]).runs == [4]
+
+
+@pytest.mark.parametrize(("marker", "bits"), [(0xC3, 8), (0xC5, 8), (0xC9, 8), (0xCA, 8), (0xC0, 12), (0xC1, 12)])
+def test_dali_gets_no_lossless_hierarchical_arithmetic_or_deep_jpeg(
+    decoder: DaliDecoder, marker: int, bits: int
+) -> None:
+    data = with_frame(marker, bits)
+    check(decoder, [*GOOD[:2], data])
+    assert decode(decoder, [*GOOD[:2], data]).runs == [2]
+
+
+def test_a_failure_that_names_no_file_is_traced_to_the_damaged_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    execute = JpegRuns._execute
+
+    def execute_in_silence(pipe: Any, files: list[bytes], stream: int | None) -> Any:
+        try:
+            return execute(pipe, files, stream)
+        except RuntimeError:
+            raise RuntimeError("something failed") from None
+
+    with DaliDecoder(112, options=DaliOptions(batch_size=8)) as decoder:
+        monkeypatch.setattr(JpegRuns, "_execute", staticmethod(execute_in_silence))
+        files = [*GOOD[:3], DAMAGED, *GOOD[3:6], DAMAGED]
+        check(decoder, files)
+        assert decode(decoder, files).runs == [6]
+
+
+def test_a_pipeline_first_decodes_a_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    execute, counts = JpegRuns._execute, list[int]()
+
+    def execute_and_count(pipe: Any, files: list[bytes], stream: int | None) -> Any:
+        counts.append(len(files))
+        return execute(pipe, files, stream)
+
+    monkeypatch.setattr(JpegRuns, "_execute", staticmethod(execute_and_count))
+    with DaliDecoder(112, options=DaliOptions(batch_size=8)):
+        assert counts == [8]
+
+
+def test_dali_decodes_again_only_after_the_crops_were_made() -> None:
+    with DaliDecoder(112, options=DaliOptions(batch_size=3)) as decoder:
+        crops = HostCrops(8)
+        decoder.decode(GOOD, crops)
+    assert (crops.runs, crops.waits) == ([3, 3, 2], [1, 2])
 
 
 def test_only_bad_files(decoder: DaliDecoder) -> None:
@@ -241,7 +301,7 @@ def test_memory_does_not_grow_with_the_batches() -> None:
     )
     assert result.returncode == 0, result.stderr[-2000:]
     grown = int(result.stdout.split()[-1])
-    # A leaked pipeline holds 9 images of 57,600 bytes and a thread pool; each batch rebuilds 5 pipelines.
+    # A leaked pipeline holds 16 images of 12,288 bytes and a thread pool; each batch rebuilds a pipeline.
     assert grown < 32 << 20, f"{grown} bytes more after 160 batches"
 
 
