@@ -45,10 +45,10 @@ class DetectOnGpu:
         self._decoder = decoder_of(runner.info.decode)
 
     def warm_up(self) -> None:
-        """Run an empty batch of the largest size for each view."""
-        for view in self._rules.find.views:
-            side = canvas_side(view.long_side)
-            self._runner.infer(np.zeros((self._runner.info.profile[2], side, side, 3), np.uint8))
+        """Run an empty batch of the largest size for each view, all in one slot."""
+        with self._runner.slot() as slot:
+            for view in self._rules.find.views:
+                slot.run_empty(self._runner.info.profile[2], canvas_side(view.long_side))
 
     def __call__(self, run: PhotoRun) -> list[Faces | None]:
         """Detect the faces of each photo, in its pixels on the device.
@@ -100,8 +100,9 @@ class LookOnGpu:
         self.size, self.capacity, self.channel_order = info.size, info.profile[2], info.channel_order
 
     def warm_up(self) -> None:
-        """Run an empty batch of the largest size."""
-        self._runner.infer(np.zeros((self.capacity, self.size, self.size, 3), np.uint8))
+        """Run an empty batch of the largest size in one slot."""
+        with self._runner.slot() as slot:
+            slot.run_empty(self.capacity, self.size)
 
     def __call__(self, warp: Warp, images: NDArray[np.void], landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
         """Find better landmarks.

@@ -27,7 +27,7 @@ from .gpu_fill import Pool, Shrink
 from .request import Request
 from .settings import Settings
 from .stages import StageClock
-from .work import BatchLimit, Embed
+from .work import BatchLimit
 
 
 class EmbedOnGpu(Protocol):
@@ -106,11 +106,16 @@ class EmbedPhotos:
     def warm_up(self) -> None:
         """Run one empty batch through every slot, which may halve the batch size."""
         side = self._runner.info.size
-        for _ in range(len(self._resources)):  # slots and resources take turns
-            Embed(self._runner, self.limit).warm_up()
-            with self._resources.take() as own, self._runner.slot() as slot:  # compiles the kernel
-                own.shrink(slot, 0, np.array([(slot.places.address, 3 * side, side, side)], IMAGE))
+
+        def warm_slot(start: int, stop: int) -> None:
+            with self._resources.take() as own, self._runner.slot() as slot:
+                own.shrink(slot, 0, np.array([(slot.places.address, 3 * side, side, side)], IMAGE))  # compiles it
                 slot.stream.synchronize()
+                slot.run_empty(stop - start, side)
+
+        for _ in range(len(self._resources)):  # slots and resources take turns
+            self.limit.each(self.limit.size, warm_slot)
+        self._runner.keep_kernels()
 
     def __call__(self, batch: Encoded) -> Embedded:
         vectors = np.empty((len(batch.files), self._runner.info.dimension), np.float32)  # (n, D)

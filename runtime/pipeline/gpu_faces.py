@@ -36,7 +36,7 @@ from .gpu_fill import Pool, Warp
 from .request import Request
 from .settings import Settings
 from .stages import StageClock
-from .work import BatchLimit, Embed, ReadAttributes
+from .work import BatchLimit, ReadAttributes
 
 Clocks = tuple[StageClock, StageClock, StageClock]  # decoding, detection (with the warp), inference
 
@@ -85,6 +85,7 @@ class EmbedFaces:
             read_attributes: reads age and gender from the crops, which come to the host anyway; None to read neither.
         """
         self._runner = runner
+        self._detectors = [detector, *([] if landmarks is None else [landmarks])]
         self._resources = Pool(resources)
         self._decode_clock, self._detect_clock, self._infer_clock = clocks
         self._size, self._rules = runner.info.size, rules
@@ -102,14 +103,20 @@ class EmbedFaces:
 
     def warm_up(self) -> None:
         """Run one empty batch through every slot, which may halve the batch size."""
+
+        def warm_slot(start: int, stop: int) -> None:
+            with self._resources.take() as own, self._runner.slot() as slot:
+                own.warp(slot, np.zeros(1, IMAGE), np.full((1, 2, 3), np.nan, np.float32))  # compiles the kernel
+                slot.stream.synchronize()
+                slot.run_empty(stop - start, self._size)
+
         for _ in range(len(self._resources)):  # slots and resources take turns
-            Embed(self._runner, self.limit).warm_up()
+            self.limit.each(self.limit.size, warm_slot)
             self._detect.warm_up()
             if self._look is not None:
                 self._look.warm_up()
-            with self._resources.take() as own, self._runner.slot() as slot:  # compiles the kernel
-                own.warp(slot, np.zeros(1, IMAGE), np.full((1, 2, 3), np.nan, np.float32))
-                slot.stream.synchronize()
+        for runner in (self._runner, *self._detectors):
+            runner.keep_kernels()
 
     def __call__(self, batch: Encoded) -> Embedded:
         parts: list[Embedded] = []

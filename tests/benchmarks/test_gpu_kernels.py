@@ -27,7 +27,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         pytest.skip("g++ is not installed: the kernels cannot be compiled for the CPU")
     for name, value in (("BATCH", 2), ("SIZE", 16), ("ROUNDS", 2), ("COPY_BYTES", 1 << 16)):
         monkeypatch.setattr(gpu_kernels, name, value)
-    with Bench(ShimDriver(tmp_path)) as bench:
+    with ShimDriver(tmp_path) as driver, Bench(driver) as bench:
         yield bench
 
 

@@ -31,9 +31,10 @@ from runtime.storage.segments import SegmentRules
 from tests.support import encoded_images as make
 from tests.support.cuda_stand_in import ShimDriver
 from tests.support.errors import assert_names, raises
+from tests.support.late_dali import decode_late
 from tests.support.model_files import copy_engine
 from tests.support.red_square_detector import picture, save_red_squares
-from tests.support.tensorrt_stand_in import ShimCrops, tensorrt_module
+from tests.support.tensorrt_stand_in import tensorrt_module
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # dependencies of DALI warn about deprecations
@@ -60,7 +61,7 @@ def engine(tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return kind(*positional, replace(options, device="cpu"))
 
     monkeypatch.setattr(gpu_embed, "DaliDecoder", functools.partial(open_on_cpu, DaliDecoder))
-    monkeypatch.setattr(gpu_embed, "DeviceCrops", ShimCrops)
+    decode_late(monkeypatch)
     monkeypatch.setattr(gpu_faces, "DaliPhotos", functools.partial(open_on_cpu, DaliPhotos))
     return write_plan(tiny_engine, tmp_path, (1, 32, 64))
 

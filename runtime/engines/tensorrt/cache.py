@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ...errors import StorageError
+from ...errors import EngineError, StorageError
 from ...files import write_durable
 
 logger = logging.getLogger(__name__)
@@ -25,10 +25,10 @@ class RtxCache:
     """
 
     def __init__(self, config: Any, path: Path | None) -> None:
-        """Add a cache to the configuration of an engine's contexts, and load the stored one.
+        """Make a cache, and load the stored one.
 
         Args:
-            config: TensorRT-RTX's IRuntimeConfig.
+            config: TensorRT-RTX's IRuntimeConfig of a context.
             path: the cache file; None: no file.
         """
         self._path = path
@@ -39,7 +39,15 @@ class RtxCache:
         if self._stored and not self._cache.deserialize(self._stored):
             logger.info("%s is for another driver or GPU: kernels are compiled again", path)
             self._stored = b""
-        config.set_runtime_cache(self._cache)
+
+    def use_in(self, config: Any) -> None:
+        """Use the cache in a context of the engine.
+
+        Raises:
+            EngineError: TensorRT-RTX refuses it.
+        """
+        if config.set_runtime_cache(self._cache) is False:
+            raise EngineError("TensorRT-RTX does not take its cache of kernels. See: facemill doctor")
 
     def save(self) -> None:
         """Write newly compiled kernels to the cache file. A failure to write is only logged."""
@@ -49,5 +57,6 @@ class RtxCache:
         try:
             data = bytes(memoryview(content))
             write_durable(self._path, data, "the cache of compiled kernels", shared=True, wait=True)
+            self._stored = data
         except StorageError as err:
             logger.info("%s", err.message)

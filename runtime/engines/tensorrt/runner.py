@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -93,9 +93,9 @@ class TensorRTRunner:
                 memory=memory,
             )
             logger.info("%s", self.plan)
-            config = self._configure(trt, cache)
+            self._configs: list[Any] = []  # TensorRT does not keep them, and a context uses its own until its end
             for _ in range(self.plan.slots):
-                context = self._engine.create_execution_context(*([] if config is None else [config]))
+                context = self._engine.create_execution_context(*self._configure(trt, cache))
                 if context is None:
                     raise self._error(
                         f"TensorRT could not create an execution context for {info.model}",
@@ -105,19 +105,25 @@ class TensorRTRunner:
                 self._slots.put(stack.enter_context(slot))
             self._stack = stack.pop_all()
 
-    def _configure(self, trt: ModuleType, cache: Path | None) -> Any:
-        """Configure how TensorRT-RTX compiles and caches kernels; None for TensorRT, which did so in the build."""
+    def _configure(self, trt: ModuleType, cache: Path | None) -> list[Any]:
+        """The configuration of the next context: how TensorRT-RTX compiles kernels; none for TensorRT.
+
+        All contexts share one cache of kernels.
+        """
         if trt.__name__ != "tensorrt_rtx":
-            return None
+            return []
         config = self._engine.create_runtime_config()
-        self._cache = RtxCache(config, cache)
+        if self._cache is None:
+            self._cache = RtxCache(config, cache)
+        self._cache.use_in(config)
         # By default generic kernels run a batch size until its own are compiled in the background. Then rows would
         # depend on timing, tuning would measure the wrong kernels, and compiling would take cores from decoding.
         # A detector's images have dozens of shapes that rarely repeat, so waiting for kernels of each is not worth it.
         strategies = trt.DynamicShapesKernelSpecializationStrategy
         strategy = strategies.LAZY if self.info.detects else strategies.EAGER
         config.dynamic_shapes_kernel_specialization_strategy = strategy
-        return config
+        self._configs.append(config)
+        return [config]
 
     @contextmanager
     def slot(self) -> Iterator[Slot]:
@@ -132,12 +138,18 @@ class TensorRTRunner:
                 try:
                     yield slot
                 except BaseException as err:
-                    slot.stream.synchronize()  # no other thread may get buffers that the GPU still uses
+                    with suppress(EngineError):  # after some errors every call fails; the first one says why
+                        slot.stream.synchronize()  # no other thread may get buffers that the GPU still uses
                     if isinstance(err, EngineError) and not isinstance(err, OutOfMemoryError):
                         raise self._error(str(err), "See: facemill doctor") from err
                     raise
         finally:
             self._slots.put(slot)
+
+    def keep_kernels(self) -> None:
+        """Write the kernels that TensorRT-RTX has compiled to the cache file, so that a killed run need not again."""
+        if self._cache is not None:
+            self._cache.save()
 
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embed one batch, see `Runner.infer`."""
@@ -169,8 +181,8 @@ class TensorRTRunner:
         for _ in range(self.plan.slots):
             self._slots.get()  # waits for running batches
         with self.driver:
-            if self._cache is not None:
-                self._cache.save()
+            self.keep_kernels()
             self._stack.close()
+            self._configs.clear()
             self._cache = None
             del self._engine, self._runtime

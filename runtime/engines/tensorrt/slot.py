@@ -52,8 +52,9 @@ class Slot:
             self._started, self._finished = own(Event(driver, timing=True)), own(Event(driver, timing=True))
             self._fetched = own(Event(driver))
             self.stream = own(Stream(driver))  # closed first: it is waited for before the buffers are freed
-            context.set_tensor_address(INPUT, self.places.address)
-            context.set_tensor_address(output_of(info), self._outputs.address)
+            for name, buffer in ((INPUT, self.places), (output_of(info), self._outputs)):
+                if not context.set_tensor_address(name, buffer.address):
+                    raise EngineError(f"TensorRT does not take the memory of {name!r} of {info.model}")
             self._stack = stack.pop_all()
 
     def fill(self, place: int, crops: NDArray[np.uint8]) -> None:
@@ -100,6 +101,16 @@ class Slot:
         """
         self._finished.synchronize()
         return self._view(count).copy(), self._finished.seconds_since(self._started)
+
+    def run_empty(self, count: int, side: int) -> None:
+        """Run a batch of black images of a side and wait for it. It compiles what the first such batch needs.
+
+        Raises:
+            EngineError, OutOfMemoryError: TensorRT failed.
+        """
+        self.fill(0, np.zeros((count, side, side, 3), np.uint8))
+        self.start(count)
+        self.finish(count)
 
     def _crops(self, count: int) -> NDArray[np.uint8]:
         return self._host_inputs.view((count, *self._sides, 3), np.uint8)

@@ -349,7 +349,7 @@ def test_tensorrt_rtx_compiles_the_kernels_of_a_batch_size_first(
     cache = tmp_path / "cache"
     with cpu_target.open(trt=tensorrt_module("tensorrt_rtx"), slots=2, cache=cache) as runner:
         cpu_target.check(runner.infer(crops), expected)
-        strategies = [config.dynamic_shapes_kernel_specialization_strategy for config in runner._engine.configs]
+        strategies = runner._engine.strategies
     assert strategies == [Strategy.EAGER] * 2
     assert cache.read_bytes() == b"kernels"
 
