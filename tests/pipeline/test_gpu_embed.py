@@ -6,34 +6,30 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from runtime.cuda.kernels import Kernels
 from runtime.engines.onnxruntime.runner import OrtRunner
-from runtime.engines.tensorrt.runner import TensorRTRunner
 from runtime.errors import EngineError, OutOfMemoryError
 from runtime.graphs.prepare import prepare_graph
-from runtime.images.dali_crops import DaliDecoder
 from runtime.images.decode import Limits
-from runtime.images.jpeg_runs import DaliOptions, JpegRuns
-from runtime.pipeline.gpu_embed import CropResources, EmbedPhotos
-from runtime.pipeline.gpu_fill import Shrink
+from runtime.images.jpeg_runs import JpegRuns
+from runtime.pipeline.gpu_embed import EmbedPhotos
 from runtime.pipeline.settings import Settings
 from runtime.pipeline.stages import Chain, Pipeline, Stage, StageClock
 from runtime.pipeline.tuning import tune_gpu
 from runtime.pipeline.work import BatchLimit, Decode, Embed
 from runtime.records import Embedded, Encoded, Outcome, Status
 from tests.support import encoded_images as make
-from tests.support.cuda_stand_in import ShimDriver, checked
+from tests.support.cuda_stand_in import ShimDriver
 from tests.support.errors import raises, warnings_in
+from tests.support.gpu_stages import open_crop_stage
 from tests.support.late_dali import decode_late
 from tests.support.model_files import info, save_cnn, spec
-from tests.support.tensorrt_stand_in import tensorrt_module
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # dependencies of DALI warn about deprecations
@@ -55,22 +51,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def open_stage(engine: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Make a function that opens an EmbedPhotos on the stand-ins."""
 
-    @contextmanager
-    def open_embed(batch_size: int = 8, slots: int = 2, batch_pixels: int = 10**6) -> Iterator[EmbedPhotos]:
+    def open_embed(**options: Any) -> AbstractContextManager[EmbedPhotos]:
         decode_late(monkeypatch)
-        clocks = StageClock("decode", slots), StageClock("infer", slots)
-        driver = ShimDriver(tmp_path)
-        runner = TensorRTRunner(engine, INFO, slots=slots, driver=driver, trt=tensorrt_module())
-        with checked(driver), runner, ExitStack() as stack:
-            own, kernels = stack.enter_context, Kernels(driver)
-            resources = [
-                CropResources(
-                    own(DaliDecoder(112, options=DaliOptions(batch_size=batch_size, batch_pixels=batch_pixels))),
-                    own(Shrink(driver, kernels, size=112, capacity=batch_size)),
-                )
-                for _ in range(slots)
-            ]
-            yield EmbedPhotos(runner, resources, batch_size, clocks)
+        return open_crop_stage(ShimDriver(tmp_path), (engine, INFO), **options)
 
     return open_embed
 
@@ -176,10 +159,13 @@ def test_decoding_and_inference_have_separate_clocks(open_stage: Callable[..., A
 
 
 @pytest.mark.slow
-def test_warm_up_runs_every_slot(open_stage: Callable[..., Any]) -> None:
-    with open_stage(slots=3) as embed:
+@pytest.mark.parametrize("slots", [1, 2, 3, 4])
+def test_warm_up_runs_every_slot_once(open_stage: Callable[..., Any], slots: int) -> None:
+    with open_stage(slots=slots) as embed:
         embed.warm_up()
-        assert embed._runner._engine.shapes == [(8, 112, 112, 3)] * 3
+        engine = embed._runner._engine
+        assert engine.shapes == [(8, 112, 112, 3)] * slots
+        assert len(set(engine.contexts)) == slots
 
 
 @pytest.mark.slow

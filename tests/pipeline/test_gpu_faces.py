@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,33 +14,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.cuda.kernels import Kernels
 from runtime.engines.build import build_engine
 from runtime.engines.engine import EngineInfo
 from runtime.engines.onnxruntime.runner import OrtRunner
-from runtime.engines.tensorrt.runner import TensorRTRunner
 from runtime.errors import EngineError
 from runtime.faces.rules import FaceRules
-from runtime.faces.selection import LONG_SIDE
 from runtime.graphs.prepare import prepare_graph
-from runtime.images.dali_photos import DaliPhotos
 from runtime.images.decode import Limits
-from runtime.images.jpeg_runs import DaliOptions, JpegRuns
+from runtime.images.jpeg_runs import JpegRuns
 from runtime.modelspec import load_spec
 from runtime.modelstore import find_weights, resolve_weights
 from runtime.pipeline.face_work import DecodePhotos, find_faces_with
-from runtime.pipeline.gpu_faces import EmbedFaces, FaceResources
-from runtime.pipeline.gpu_fill import Warp
-from runtime.pipeline.stages import StageClock
+from runtime.pipeline.gpu_faces import EmbedFaces
 from runtime.pipeline.work import BatchLimit, Embed
 from runtime.records import Embedded, Encoded, Outcome, Status
 from tests.support import encoded_images as make
-from tests.support.cuda_stand_in import ShimDriver, checked
 from tests.support.dotted_landmarks import save_drift
 from tests.support.errors import raises
+from tests.support.gpu_stages import open_face_stage
 from tests.support.model_files import info, save_cnn, spec
 from tests.support.red_square_detector import picture, save_red_squares
-from tests.support.tensorrt_stand_in import tensorrt_module
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # dependencies of DALI warn about deprecations
@@ -48,7 +41,6 @@ with warnings.catch_warnings():
 
 DETECT = FaceRules(align="detect", min_iod=0)
 ALL = replace(DETECT, policy="all")
-SHIM = {"backend": "tensorrt", "backend_version": "tensorrt shim"}
 Open = Callable[..., Any]
 EmbedOnCpu = Callable[..., Embedded]
 
@@ -99,58 +91,12 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("kernels")
 
 
-@contextmanager
-def open_stage(
-    embedder: tuple[bytes, EngineInfo],
-    finder: tuple[bytes, EngineInfo],
-    compiled: Path,
-    rules: FaceRules = DETECT,
-    batch_size: int = 8,
-    slots: int = 2,
-    pixels: int = 1 << 25,
-    landmarks: tuple[bytes, EngineInfo] | None = None,
-) -> Iterator[EmbedFaces]:
-    """Open the stage on the stand-ins for a GPU."""
-    driver = ShimDriver(compiled)
-    opening: dict[str, Any] = {"slots": slots, "driver": driver, "trt": tensorrt_module()}
-    infos = (
-        replace(engine_info[1], **SHIM, profile=profile)
-        for engine_info, profile in ((embedder, (1, 8, 16)), (finder, (1, 2, 4)))
-    )
-    with (
-        checked(driver),
-        TensorRTRunner(embedder[0], next(infos), **opening) as runner,
-        TensorRTRunner(finder[0], next(infos), **opening) as detector_runner,
-        ExitStack() as stack,
-    ):
-        enter, order = stack.enter_context, finder[1].channel_order
-        options = DaliOptions(batch_size=batch_size, batch_pixels=pixels, threads=1)
-        look_runner, square_warps = None, [None] * slots
-        if landmarks is not None:
-            look_info = replace(landmarks[1], **SHIM, profile=(1, 2, 4))
-            look_runner = enter(TensorRTRunner(landmarks[0], look_info, **opening))
-            squares = {"size": look_info.size, "reverse": order != look_info.channel_order, "capacity": 4}
-            square_warps = [enter(Warp(driver, Kernels(driver), **squares)) for _ in range(slots)]
-        warping = {"size": 112, "reverse": order != embedder[1].channel_order, "capacity": batch_size}
-        sides, kernels = [view.long_side for view in rules.find.views], Kernels(driver)
-        resources = [
-            FaceResources(
-                enter(DaliPhotos(sides, LONG_SIDE, order, options)),
-                enter(Warp(driver, kernels, **warping)),
-                square_warp,
-            )
-            for square_warp in square_warps
-        ]
-        clocks = StageClock("decode", slots), StageClock("detect", slots), StageClock("infer", slots)
-        yield EmbedFaces(runner, detector_runner, resources, rules, batch_size, Limits(), clocks, look_runner)
-
-
 @pytest.fixture
 def open_embed_faces(engine: bytes, detector: tuple[bytes, EngineInfo], compiled: Path) -> Open:
     """Make a function that opens an EmbedFaces with the small engines."""
 
     def open_faces(rules: FaceRules = DETECT, order: str = "rgb", **options: Any) -> AbstractContextManager[EmbedFaces]:
-        return open_stage((engine, info(channel_order=order)), detector, compiled, rules, **options)
+        return open_face_stage((engine, info(channel_order=order)), detector, compiled, rules, **options)
 
     return open_faces
 
@@ -225,7 +171,7 @@ def test_a_second_look_on_the_gpu_gives_the_result_of_the_cpu(
         expected = Embed(runner, BatchLimit(8))(find_faces(photos))
         expected_large = find_faces(DecodePhotos("rgb", Limits())(large)).faces
         without = find_faces_with(finder, rules, info(), Limits())(photos)
-    with open_stage((engine, info()), detector, compiled, rules, landmarks=landmarks) as embed:
+    with open_face_stage((engine, info()), detector, compiled, rules, landmarks=landmarks) as embed:
         embed.warm_up()
         check(embed(batch), expected)
         of_large = embed(large).faces
@@ -357,12 +303,14 @@ def test_an_engine_failure_is_raised_with_its_message(open_embed_faces: Open, at
 
 
 @pytest.mark.slow
-def test_warm_up_runs_every_slot(open_embed_faces: Open) -> None:
-    with open_embed_faces(slots=3) as embed:
+@pytest.mark.parametrize("slots", [1, 2, 3, 4])
+def test_warm_up_runs_every_slot_once(open_embed_faces: Open, slots: int) -> None:
+    with open_embed_faces(slots=slots) as embed:
         embed.warm_up()
-        assert embed._runner._engine.shapes == [(8, 112, 112, 3)] * 3
-        sides = [view.long_side for view in DETECT.find.views]
-        assert embed._detect._runner._engine.shapes == [(4, side, side, 3) for side in sides] * 3
+        engine, finder = embed._runner._engine, embed._detect._runner._engine
+        assert engine.shapes == [(8, 112, 112, 3)] * slots
+        assert finder.shapes == [(4, view.long_side, view.long_side, 3) for view in DETECT.find.views] * slots
+        assert len(set(engine.contexts)) == len(set(finder.contexts)) == slots
 
 
 def test_each_kind_of_work_has_its_clock(open_embed_faces: Open) -> None:
@@ -417,7 +365,7 @@ def test_a_real_detector_finds_the_faces_of_real_photos_as_on_the_cpu(
     with OrtRunner(*embedder) as runner, OrtRunner(*finder) as detector_runner:
         faces = find_faces_with(detector_runner, rules, runner.info, Limits())(DecodePhotos(order, Limits())(batch))
         expected = Embed(runner, BatchLimit(8))(faces)
-    with open_stage(embedder, finder, compiled, rules) as embed:
+    with open_face_stage(embedder, finder, compiled, rules) as embed:
         actual = embed(batch)
     assert actual.rows.tolist() == expected.rows.tolist()
     assert actual.faces is not None
