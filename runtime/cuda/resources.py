@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..errors import ConfigError
+from ..errors import ConfigError, EngineError
 from .driver import Driver
 
 _Self = TypeVar("_Self", bound="_Owned")
@@ -142,6 +142,10 @@ class Stream(_Owned):
     def __exit__(self, *exc: object) -> None:
         try:
             self.synchronize()
+        except EngineError:
+            if exc[:1] in ((), (None,)):
+                raise
+            # After some errors of the GPU every call fails. The first error, which is on its way, says why.
         finally:
             super().__exit__(*exc)
 

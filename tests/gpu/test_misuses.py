@@ -117,8 +117,8 @@ MISUSES = [
         "the memory of a slot is freed before its stream has ended",
         Slot,
         "__exit__",
-        "self._stack.close()",
-        "self.places.__exit__(); self._outputs.__exit__(); self._stack.close()",
+        "self._stack.__exit__(*exc)",
+        "self.places.__exit__(); self._outputs.__exit__(); self._stack.__exit__(*exc)",
     ),
     Misuse(
         "a batch is larger than the profile",

@@ -182,7 +182,7 @@ class TensorRTRunner:
             self._slots.get()  # waits for running batches
         with self.driver:
             self.keep_kernels()
-            self._stack.close()
+            self._stack.__exit__(*exc)  # type: ignore[arg-type]
             self._configs.clear()
             self._cache = None
             del self._engine, self._runtime

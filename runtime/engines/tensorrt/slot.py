@@ -124,7 +124,7 @@ class Slot:
     def __exit__(self, *exc: object) -> None:
         """Wait for the running batch, then free everything."""
         try:
-            self._stack.close()
+            self._stack.__exit__(*exc)  # type: ignore[arg-type]
         finally:
             self._context = None
 
