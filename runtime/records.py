@@ -177,6 +177,10 @@ class Encoded(Batch):
         """The name of each of the n photos; empty where it is unknown."""
         return _names(self.names, self.rows)
 
+    def name_of(self, index: int) -> bytes:
+        """The name of one of the n photos; empty if it is unknown."""
+        return _names(self.names, self.rows[index : index + 1])[0]
+
 
 @dataclass(frozen=True, slots=True)
 class PagedFile:

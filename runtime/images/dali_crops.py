@@ -50,11 +50,13 @@ class Placed:
 
     Attributes:
         indices: index of the file at place 0, 1, 2, ...
+        by_dali: number of the first places, whose files DALI has decoded.
         failures: index, status (CORRUPT or UNSUPPORTED) and detail; ascending. Together with `indices` it covers every
             file once.
     """
 
     indices: list[int]
+    by_dali: int
     failures: list[tuple[int, Status, str]]
 
 
@@ -65,11 +67,13 @@ class DaliDecoder:
         size: side S of the crop, pixels.
         channel_order: "rgb" or "bgr".
         options: how DALI decodes. `decode_image` decodes all other files.
+    Attributes:
+        limits: size limits of both decoders.
     """
 
     def __init__(self, size: int, channel_order: str = "rgb", options: DaliOptions | None = None) -> None:
         options = options or DaliOptions()
-        self._size, self._channel_order, self._limits = size, channel_order, options.limits
+        self._size, self._channel_order, self.limits = size, channel_order, options.limits
         self._runs = JpegRuns(lambda dali, encoded, images: (images,), channel_order, options)
 
     def __enter__(self) -> DaliDecoder:
@@ -94,13 +98,13 @@ class DaliDecoder:
         for run in self._runs.run(files, crops.stream, crops.before_next_run):
             crops.put_run(len(indices), *run.outputs)
             indices.extend(run.indices)
-        failures = []
+        failures, by_dali = [], len(indices)
         for i in sorted(set(range(len(files))).difference(indices)):
             try:
-                crop = decode_image(files[i], size=self._size, channel_order=self._channel_order, limits=self._limits)
+                crop = decode_image(files[i], size=self._size, channel_order=self._channel_order, limits=self.limits)
             except ImageError as err:
                 failures.append((i, err.status, err.detail))
             else:
                 crops.put(len(indices), crop)
                 indices.append(i)
-        return Placed(indices, failures)
+        return Placed(indices, by_dali, failures)

@@ -23,6 +23,7 @@ from ..engines.tensorrt.slot import Slot
 from ..images.dali_crops import DaliDecoder
 from ..images.jpeg_runs import RUNS_BYTES, DaliOptions
 from ..records import Embedded, Encoded, Outcome
+from .gpu_check import check_crop, sampled
 from .gpu_fill import Pool, Shrink
 from .request import Request
 from .settings import Settings
@@ -123,7 +124,8 @@ class EmbedPhotos:
         outcomes = list(batch.outcomes)
 
         def embed(start: int, stop: int) -> None:
-            places, rows, failures = self._embed(batch.files[start:stop])
+            part = Encoded(batch.rows[start:stop], files=batch.files[start:stop], names=batch.names)
+            places, rows, failures = self._embed(part)
             vectors[start + places] = rows
             embedded[start + places] = True
             outcomes.extend(Outcome(int(batch.rows[start + i]), status, detail) for i, status, detail in failures)
@@ -131,14 +133,26 @@ class EmbedPhotos:
         self.limit.each(len(batch.files), embed)
         return Embedded(batch.rows[embedded], tuple(outcomes), batch.digests, embeddings=vectors[embedded])
 
-    def _embed(self, files: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.float32], list[Any]]:
+    def _embed(self, batch: Encoded) -> tuple[NDArray[np.int64], NDArray[np.float32], list[Any]]:
         """Embed files. Returns (m,) indices of embedded files, (m, D) their vectors, and the failures of the others."""
+        files = batch.files
         start_s = time.perf_counter()
         infer_s, rows = 0.0, np.empty((0, self._runner.info.dimension), np.float32)
         with self._resources.take() as own, self._runner.slot() as slot:
             crops = DeviceCrops(slot, own.shrink)  # keeps photos until the slot has finished
             placed = own.decoder.decode(files, crops)
             count = len(placed.indices)
+            for place in sampled(batch.rows, placed.indices[: placed.by_dali]):
+                index, info = placed.indices[place], self._runner.info
+                check_crop(
+                    slot,
+                    place,
+                    files[index],
+                    batch.name_of(index),
+                    size=info.size,
+                    channel_order=info.channel_order,
+                    limits=own.decoder.limits,
+                )
             if count:
                 slot.start(count)
                 rows, infer_s = slot.finish(count)

@@ -14,7 +14,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..cuda.kernels import IMAGE, Kernels
 from ..engines.backends import open_runner
@@ -30,6 +29,7 @@ from ..images.dali_photos import DaliPhotos, PhotoRun, photo_decoder_bytes
 from ..images.decode import Limits
 from ..records import FACE, Crops, Embedded, Encoded, unread_attributes
 from .face_work import DecodePhotos, find_faces_with
+from .gpu_check import check_photo, sampled
 from .gpu_detect import DetectOnGpu, LookOnGpu, SelectedFaces, count_pixels
 from .gpu_embed import dali_options
 from .gpu_fill import Pool, Warp
@@ -90,6 +90,7 @@ class EmbedFaces:
         self._decode_clock, self._detect_clock, self._infer_clock = clocks
         self._size, self._rules = runner.info.size, rules
         self._detect = DetectOnGpu(detector, rules, self._size)
+        self._device_order, self._limits = detector.info.channel_order, limits  # of photos on the device
         self._look = None if landmarks is None else LookOnGpu(landmarks)
         self._photos = DecodePhotos(runner.info.channel_order, limits)
         self._no_crops = Crops(
@@ -122,7 +123,7 @@ class EmbedFaces:
         parts: list[Embedded] = []
 
         def embed(start: int, stop: int) -> None:
-            parts.extend(self._embed(batch.rows[start:stop], batch.files[start:stop], batch.names))
+            parts.extend(self._embed(Encoded(batch.rows[start:stop], files=batch.files[start:stop], names=batch.names)))
 
         self.limit.each(len(batch.files), embed)
         rows, faces = self._no_crops.rows, self._no_crops.faces
@@ -130,20 +131,22 @@ class EmbedFaces:
         empty = Embedded(rows, batch.outcomes, batch.digests, embeddings=vectors, faces=faces)
         return join_batches([replace(empty, attributes=self._no_crops.attributes), *parts])
 
-    def _embed(self, rows: NDArray[np.int64], files: Sequence[bytes], names: Sequence[bytes]) -> list[Embedded]:
+    def _embed(self, batch: Encoded) -> list[Embedded]:
         """Embed files. Returns several parts if their photos take much memory."""
+        rows, files = batch.rows, batch.files
         parts, selected, done = [], SelectedFaces(), set[int]()
         with self._resources.take() as own:
             for run in self._decode(own.decoder, files):
                 if selected.held and selected.pixels + count_pixels(run) > own.decoder.batch_pixels:
                     parts.append(self._infer(own, selected, self._no_crops))
                     selected = SelectedFaces()
+                self._check(run, batch)
                 with self._detect_clock.work(0):
                     done.update(selected.add(run, self._detect(run), rows, self._rules))
             rest = [i for i in range(len(files)) if i not in done]
             host = self._no_crops
             if rest:
-                host = self._crop_on_host(Encoded(rows[rest], files=tuple(files[i] for i in rest), names=names))
+                host = self._crop_on_host(Encoded(rows[rest], files=tuple(files[i] for i in rest), names=batch.names))
             parts.append(self._infer(own, selected, host))
         self._decode_clock.add(0, len(files))
         self._detect_clock.add(0, len(files))
@@ -158,6 +161,21 @@ class EmbedFaces:
             if run is None:
                 return
             yield run
+
+    def _check(self, run: PhotoRun, batch: Encoded) -> None:
+        """Compare some photos on the device with the CPU's decode."""
+        for position in sampled(batch.rows, run.indices):
+            index = run.indices[position]
+            with self._runner.slot() as slot:
+                check_photo(
+                    slot,
+                    run.photos[position],
+                    batch.files[index],
+                    batch.name_of(index),
+                    long_side=LONG_SIDE,
+                    channel_order=self._device_order,
+                    limits=self._limits,
+                )
 
     def _crop_on_host(self, batch: Encoded) -> Crops:
         """Decode, detect and crop on the CPU."""

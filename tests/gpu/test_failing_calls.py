@@ -1,4 +1,4 @@
-"""Every call of the driver fails in turn while a stage opens, embeds a batch and closes: nothing leaks, nothing hangs."""
+"""Every call of the driver fails in turn while a stage opens, embeds a batch and closes: nothing leaks or hangs."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ class TensorRTRunner:
                     with suppress(EngineError):  # after some errors every call fails; the first one says why
                         slot.stream.synchronize()  # no other thread may get buffers that the GPU still uses
                     if isinstance(err, EngineError) and not isinstance(err, OutOfMemoryError):
-                        raise self._error(str(err), "See: facemill doctor") from err
+                        raise self._error(err.message, "See: facemill doctor") from err
                     raise
         finally:
             self._slots.put(slot)

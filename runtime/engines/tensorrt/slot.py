@@ -69,6 +69,18 @@ class Slot:
         self._sides = shape[1:3]
         self.stream.copy(address, math.prod(shape), self.places)
 
+    def read(self, address: int, nbytes: int) -> NDArray[np.uint8]:
+        """(nbytes,) uint8: copy bytes on the device to the host by way of the places, and wait for them.
+
+        Valid until the next `fill`. Call it before the places are filled.
+        """
+        host = self._host_inputs.view((nbytes,), np.uint8)
+        self.stream.copy(address, nbytes, self.places)
+        self.stream.download(self.places, host)
+        self.stream.record(self._fetched)
+        self._fetched.synchronize()
+        return host
+
     def fetch(self, count: int) -> None:
         """Start copying the first crops to the host, if they were made on the device. Call it before `start`."""
         self.stream.download(self.places, self._crops(count))
