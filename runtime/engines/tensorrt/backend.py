@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...cuda.device import find_gpu
-from ...errors import EngineError, OutOfMemoryError
+from ...errors import ConfigError, EngineError, OutOfMemoryError
 from ...extras import pip_install
 from ...graphs.qdq import WEIGHTED, Scheme
 from ..backend import BuildJob, Fault, Profile, Prove
@@ -61,6 +61,13 @@ class TensorRT:
 
     def build(self, job: BuildJob, graph: onnx.ModelProto, info: EngineInfo, prove: Prove) -> tuple[bytes, EngineInfo]:
         """Build a plan. Prove its graph on the CPU, and the plan itself if this machine's GPU can run it."""
+        target = target_of(job.compute_capability, info.backend_version)
+        if job.precision == "int8" and info.backend_version.startswith("tensorrt_rtx") and not _runs_here(target):
+            raise ConfigError(
+                f"an int8 engine of TensorRT-RTX for {target or 'its default set'} is not built on a machine that "
+                f"cannot run it: TensorRT-RTX may refuse INT8 only when it runs. Build it on a machine with that GPU, "
+                f"or build another precision: --precision fp16"
+            )
         content = graph.SerializeToString(deterministic=True)
         graph_info = prove(content, replace(info, backend="cpu"))
         logger.info(
@@ -87,7 +94,6 @@ class TensorRT:
             loaded = replace(info, precision=plan.precision, context_bytes=check_plan(trt, plan.content))
             return prove(plan.content, loaded)
 
-        target = target_of(job.compute_capability, info.backend_version)
         plan, info = build_working_plan(target, info, build, prove_plan)
         return plan.content, info
 
@@ -118,6 +124,12 @@ def target_of(compute_capability: str | None, version: str) -> str | None:
     return compute_capability
 
 
+def _runs_here(target: str | None) -> bool:
+    """Whether this machine has the GPU of a target, from `target_of`."""
+    gpu = find_gpu()
+    return gpu is not None and target in (None, gpu.compute_capability)
+
+
 def build_working_plan(
     target: str | None,
     info: EngineInfo,
@@ -138,7 +150,7 @@ def build_working_plan(
         EngineError: no plan can be built, or none runs on the GPU; the message has the error of each.
     """
     gpu = find_gpu()
-    if gpu is None or target not in (None, gpu.compute_capability):
+    if gpu is None or not _runs_here(target):
         plan = build(target)
         return plan, replace(info, precision=plan.precision)
     default_set = target is None and info.backend_version.startswith("tensorrt_rtx")

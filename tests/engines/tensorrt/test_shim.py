@@ -14,10 +14,12 @@ from runtime.cuda.device import find_gpu
 from runtime.engines.backends import open_runner
 from runtime.engines.build import BuildResult, build_engine
 from runtime.engines.calibrate import CalibrationSet
-from runtime.engines.parity import BARS, synthetic_crops
+from runtime.engines.parity import BARS, reading_of, synthetic_crops
+from runtime.engines.quantise import quantise
 from runtime.engines.tensorrt.api import import_tensorrt
+from runtime.engines.tensorrt.backend import TensorRT
 from runtime.engines.tensorrt.build import CURRENT, build_plan
-from runtime.errors import EngineError, MissingDependencyError, ParityError
+from runtime.errors import ConfigError, EngineError, MissingDependencyError, ParityError
 from runtime.graphs.mobilefacenet import generate
 from runtime.graphs.prepare import prepare_graph
 from runtime.graphs.tensors import INPUT, OUTPUT
@@ -77,16 +79,33 @@ def test_an_fp32_plan_contains_no_fp16(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_int8_plan_contains_int8_and_fp16(tmp_path: Path) -> None:
-    crops = CalibrationSet(synthetic_crops(112, count=64), 0)
-    weights = save_cnn(tmp_path / "m.onnx")
-    result = build(tmp_path, weights, precision="int8", calibration=crops, compute_capability="SM75")
-    assert result.engine.path.name == "test-model.tensorrt-int8-sm75.plan"
-    assert (result.engine.info.precision, result.engine.info.int8.calibration) == ("int8", str(crops))
-    types = types_in(result.engine.path.read_bytes())
+    graph = prepare_graph(save_cnn(tmp_path / "m.onnx"), spec(), "fp16")
+    assert TensorRT.scheme is not None
+    crops = synthetic_crops(112, count=64)
+    quantised = quantise(graph, TensorRT.scheme, crops[:32], crops[32:], BARS["int8"].mean, reading_of(spec()))
+    plan = build_plan(
+        import_tensorrt("SM86"),
+        quantised.model.SerializeToString(),
+        profile=(1, 2, 4),
+        sides=(112,) * 3,
+        compute_capability="SM86",
+    )
+    assert plan.precision == "int8"
+    types = types_in(plan.content)
     assert types[INPUT] == {"uint8"}
     assert types[OUTPUT] == {"float"}
     assert {"int8", "half"} <= set().union(*types.values())
-    assert not build(tmp_path, weights, precision="int8", calibration=crops, compute_capability="SM75").built
+
+
+@pytest.mark.slow
+@without_gpu
+@pytest.mark.parametrize("target", ["SM75", None])
+def test_an_int8_plan_that_nothing_here_can_run_is_refused(tmp_path: Path, target: str | None) -> None:
+    crops = CalibrationSet(synthetic_crops(112, count=64), 0)
+    weights = save_cnn(tmp_path / "m.onnx")
+    with raises(ConfigError, "int8", target or "default set", "--precision fp16"):
+        build(tmp_path, weights, precision="int8", calibration=crops, compute_capability=target)
+    assert not list((tmp_path / "engines").iterdir())
 
 
 @pytest.mark.slow
