@@ -78,7 +78,7 @@ class DetectOnGpu:
                 count = min(info.profile[2], total - start)
                 with self._runner.slot() as slot:
                     slot.take(canvases.address + start * 3 * side * side, (count, side, side, 3))
-                    slot.start(count)
+                    slot.start(count, info.profile[2])
                     faces += decode_output(slot.finish(count)[0], self._decoder, find, side, side)
             by_view.append([f.scale(1 / view.scale(*photo.shape)) for f, photo in zip(faces, run.photos, strict=True)])
         return [merge_views(views) for views in zip(*by_view, strict=True)]
@@ -91,13 +91,13 @@ class LookOnGpu:
         runner: the runner of the landmark network.
     Attributes:
         size: side of a square, pixels.
-        capacity: maximum number of squares at once.
+        capacity: squares in every batch.
         channel_order: the channel order of the squares.
     """
 
     def __init__(self, runner: TensorRTRunner) -> None:
         self._runner, info = runner, runner.info
-        self.size, self.capacity, self.channel_order = info.size, info.profile[2], info.channel_order
+        self.size, self.capacity, self.channel_order = info.size, info.profile[1], info.channel_order
 
     def warm_up(self) -> None:
         """Run an empty batch of the largest size in one slot."""
@@ -122,7 +122,7 @@ class LookOnGpu:
                 stop = min(start + self.capacity, len(faces))
                 with self._runner.slot() as slot:
                     warp(slot, images[faces[start:stop]], back[start:stop])
-                    slot.start(stop - start)
+                    slot.start(stop - start, self.capacity)
                     answers[start:stop] = slot.finish(stop - start)[0]
             return answers
 

@@ -154,7 +154,7 @@ class EmbedPhotos:
                     limits=own.decoder.limits,
                 )
             if count:
-                slot.start(count)
+                slot.start(count, self.limit.size)  # one size, so that a row does not depend on its batch
                 rows, infer_s = slot.finish(count)
         self._infer_clock.add(infer_s, count)
         self._decode_clock.add(time.perf_counter() - start_s - infer_s, len(files))

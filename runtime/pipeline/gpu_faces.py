@@ -206,7 +206,7 @@ class EmbedFaces:
                 if len(host_crops):
                     slot.fill(on_device, host_crops)
                 slot.fetch(on_device)
-                slot.start(stop - start)
+                slot.start(stop - start, batch_size)
                 measure_crops(faces[start : start + on_device], slot.fetched(on_device))  # while the GPU embeds
                 if attributes is not None and self._read_attributes is not None:
                     attributes[start : start + on_device] = self._read_attributes.read(slot.fetched(on_device))

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from ..attributes.answers import read_answers
 from ..attributes.head import Head
+from ..engines.backends import backend_of
+from ..engines.fixed_batch import FixedBatch
 from ..engines.runner import Runner
 from ..errors import OutOfMemoryError
 from ..files import create_empty, storage_error
@@ -295,6 +297,7 @@ class Embed:
 
     def __init__(self, runner: Runner, limit: BatchLimit) -> None:
         self._runner = runner
+        self._on_gpu = backend_of(runner.info.backend).on_gpu
         self.limit = limit
 
     def warm_up(self) -> None:
@@ -307,7 +310,9 @@ class Embed:
         vectors = np.empty((len(images), self._runner.info.dimension), np.float32)  # (n, D)
 
         def embed(start: int, stop: int) -> None:
-            vectors[start:stop] = self._runner.infer(images[start:stop])
+            # On a GPU all batches have one size, so that a row does not depend on its batch.
+            runner = FixedBatch(self._runner, self.limit.size) if self._on_gpu else self._runner
+            vectors[start:stop] = runner.infer(images[start:stop])
 
         self.limit.each(len(images), embed)
         return Embedded(

@@ -169,6 +169,15 @@ def test_warm_up_runs_every_slot_once(open_stage: Callable[..., Any], slots: int
 
 
 @pytest.mark.slow
+def test_every_batch_of_a_run_has_one_size(open_stage: Callable[..., Any]) -> None:
+    """TensorRT rounds differently at another size, and where batches end depends on interruptions."""
+    with open_stage() as embed:
+        for count in (8, 3, 1, 7):
+            embed(Encoded(np.arange(count), files=tuple(JPEGS[:count])))
+        assert set(embed._runner._engine.shapes) == {(8, 112, 112, 3)}
+
+
+@pytest.mark.slow
 def test_several_threads_may_use_the_stage(open_stage: Callable[..., Any], engine: bytes) -> None:
     def work(seed: int) -> None:
         order = np.random.default_rng(seed).permutation(20)

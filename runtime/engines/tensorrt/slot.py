@@ -91,13 +91,17 @@ class Slot:
         self._fetched.synchronize()
         return self._crops(count)
 
-    def start(self, count: int) -> None:
-        """Embed the first `count` places. The batch is padded to `padded_size`; the extra rows are not read.
+    def start(self, count: int, size: int = 0) -> None:
+        """Embed the first `count` places.
 
+        Args:
+            count: places that are filled.
+            size: the batch is padded to this size, and the extra rows are not read; 0 for that of `padded_size`.
+                TensorRT chooses its kernels by the size, and two kernels round differently.
         Raises:
             EngineError: TensorRT failed.
         """
-        size = padded_size(count, self._info.profile)
+        size = max(size, count, self._info.profile[0]) if size else padded_size(count, self._info.profile)
         self.stream.record(self._started)
         accepted = self._context.set_input_shape(INPUT, (size, *self._sides, 3))
         if not (accepted and self._context.execute_async_v3(self.stream.address)):
@@ -121,7 +125,7 @@ class Slot:
             EngineError, OutOfMemoryError: TensorRT failed.
         """
         self.fill(0, np.zeros((count, side, side, 3), np.uint8))
-        self.start(count)
+        self.start(count, count)
         self.finish(count)
 
     def _crops(self, count: int) -> NDArray[np.uint8]:
