@@ -65,12 +65,13 @@ class State:
             )
 
     def _renumbered(self, receipt: Path, line: bytes) -> bytes:
-        """The line of a receipt of filtered photos, with the inode of the built photo."""
+        """The line of a receipt, with the inode of the built photo: in `photos`, or in the folder of its cluster."""
         try:
             facts = json.loads(line)
-            path = str(receipt.parent / "photos" / facts["photo"])
+            places = [str(top / facts["photo"]) for top in (receipt.parent, receipt.parent / "photos")]
         except (ValueError, KeyError):
             return line
+        path = next((place for place in places if place in self.names), "")
         entry = self.names.get(path)
         if isinstance(entry, int) and self.inodes.get(entry) == facts["seen"][0] and os.path.lexists(path):
             facts["seen"][0] = os.lstat(path).st_ino
