@@ -27,7 +27,6 @@ COMMANDS = (
         "remove",
         "repair",
         "cluster",
-        "cluster-again",
         "attributes",
         "attributes-embeddings",
         "filter",
