@@ -34,8 +34,8 @@ PRIVATE = 0o600
 SHARED = 0o666  # before the umask, as for any new file
 
 _ACL = "system.posix_acl_access"  # Linux: acl(5), as an extended attribute
-_ANY_FILE = 0o666
-_GROUP, _OTHERS, _EXECUTE = 0o070, 0o007, 0o111
+_ANY_FILE, _ANY_MODE = 0o666, 0o777  # of a new file, and of the file that it replaces
+_OWNER, _GROUP, _OTHERS, _EXECUTE = 0o700, 0o070, 0o007, 0o111
 _NO_MODES = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP})  # FAT, some network and FUSE file systems
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Access:
     """Who may read and write a file.
 
     Attributes:
-        mode: permission bits of a file, without execution; `folder_mode` derives those of a folder.
+        mode: permission bits of a file; `folder_mode` derives those of a folder.
         owner: user and group ids; None to leave those that the system gives to a new file.
         acl: access control list as Linux stores it; empty for none.
     """
@@ -59,6 +59,16 @@ class Access:
     def folder_mode(self) -> int:
         """Permission bits of a folder: users who can read the files can enter it; not all users may add files to it."""
         return (self.mode | (self.mode & 0o444) >> 2 | 0o700) & ~0o002
+
+    @property
+    def until_finished(self) -> Access:
+        """The access while the file is written: after a kill its next writer must be able to open it."""
+        return replace(self, mode=self.mode | PRIVATE)
+
+    def finish(self, fd: int) -> None:
+        """Set the access of a whole file that has had `until_finished`."""
+        if self.mode & PRIVATE != PRIVATE:  # it replaces a file that its owner may not write
+            self.set_on(fd)
 
     def set_on(self, fd: int) -> None:
         """Set the access of an open file or folder, which only its creator can read so far.
@@ -104,7 +114,8 @@ def access_like(
 
     Args:
         sources: files or folders from which the content is made. The first one gives owner and group.
-        replaced: an existing file whose place the new file takes, and which gives owner, group and mode instead.
+        replaced: an existing file whose place the new file takes, and which gives owner, group and mode instead. Its
+            owner may do with the new file exactly what the old one allowed: read it only, for instance.
         mode: permission bits that the user named; None for none. They hold for every file that has no sources.
         shared: the content is not personal, like a model: without sources, the umask alone decides.
     Raises:
@@ -113,9 +124,9 @@ def access_like(
     files = list(dict.fromkeys([*([] if replaced is None else [replaced]), *sources]))
     if not files:
         return Access(_under_umask(SHARED) if shared else PRIVATE if mode is None else mode)
-    accesses = [_access_of(path) for path in files]
+    accesses = [_access_of(path, _ANY_MODE if path == replaced else _ANY_FILE) for path in files]
     model = accesses[0]
-    allowed = _ANY_FILE
+    allowed = _ANY_FILE if replaced is None else _ANY_MODE
     for access in accesses:
         allowed &= _as_seen_by(model, access)
     if replaced is not None:
@@ -125,7 +136,8 @@ def access_like(
     if mode is not None:
         allowed = mode & allowed if sources else mode
     acl = model.acl if all(access.acl == model.acl for access in accesses) else b""
-    return Access(allowed | PRIVATE, model.owner, acl)
+    own = PRIVATE if replaced is None or mode is not None else model.mode & _OWNER
+    return Access(allowed & ~_OWNER | own, model.owner, acl)
 
 
 def _drop_acl(fd: int) -> None:
@@ -139,13 +151,13 @@ def _drop_acl(fd: int) -> None:
             raise
 
 
-def _access_of(path: Path) -> Access:
+def _access_of(path: Path, bits: int) -> Access:
     """The access of an existing file, or of a folder as of the files in it."""
     status = path.stat()
     acl = b""
     with suppress(OSError, AttributeError):  # none, or a system without
         acl = os.getxattr(path, _ACL)
-    return Access(stat.S_IMODE(status.st_mode) & _ANY_FILE, (status.st_uid, status.st_gid), acl)
+    return Access(status.st_mode & bits, (status.st_uid, status.st_gid), acl)
 
 
 def _as_seen_by(model: Access, access: Access) -> int:

@@ -6,6 +6,8 @@ import errno
 import importlib
 import importlib.util
 import os
+import shlex
+import shutil
 import sys
 from types import ModuleType
 
@@ -71,9 +73,18 @@ def require(module: str, *, extra: str = "", purpose: str = "") -> ModuleType:
 
 def _import_error_of(module: str, err: Exception, extra: str, purpose: str) -> BaseException:
     if not extra:
-        return import_error(module, err, f"pip install {module}", purpose)
+        return import_error(module, err, _of_this_python(f"pip install {module}"), purpose)
     # The command names distributions, because it has to work without an index that has facemill.
-    return import_error(module, err, pip_install(extra), "; ".join(filter(None, (purpose, f"in facemill[{extra}]"))))
+    purposes = "; ".join(filter(None, (purpose, f"in facemill[{extra}]")))
+    return import_error(module, err, _of_this_python(pip_install(extra)), purposes)
+
+
+def _of_this_python(command: str) -> str:
+    """A command of pip that installs for the Python that runs: its environment may not be the active one."""
+    pip = shutil.which("pip")
+    if pip is not None and os.path.dirname(pip) == os.path.dirname(sys.executable):
+        return command
+    return f"{shlex.quote(sys.executable)} -m {command}"
 
 
 def import_error(module: str, err: Exception, install: str = "", purpose: str = "") -> BaseException:

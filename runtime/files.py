@@ -169,12 +169,11 @@ class NewFile:
             OutputExistsError: the name stands for no regular file.
             OSError: the file cannot be created.
         """
-        self.path, self.temporary = path, temporary_path(path)
-        self._resume = resume
+        self.path, self.temporary, self._resume = path, temporary_path(path), resume
         refuse_special(path)
-        busy, access = f"another process is writing {path}", _access_of_new_file(path, like, mode, shared)
+        busy, self._access = f"another process is writing {path}", _access_of_new_file(path, like, mode, shared)
         with naming_owner(self.temporary):
-            fd = _create_locked(self.temporary, access, busy, wait=wait, resume=resume)
+            fd = _create_locked(self.temporary, self._access.until_finished, busy, wait=wait, resume=resume)
         self.file: BufferedRandom = os.fdopen(fd, "r+b")
 
     def commit(self) -> None:
@@ -185,6 +184,7 @@ class NewFile:
         """
         try:
             self.file.flush()
+            self._access.finish(self.file.fileno())
             os.fsync(self.file.fileno())
             os.replace(self.temporary, self.path)
         except BaseException:

@@ -2,8 +2,8 @@
 
 `replace_folder` makes a new folder under a temporary name and exchanges it for the old one at the end: for exports,
 which are a few files. `fill_folder` empties a folder and fills it in place: for a million links and pages, which need
-not exist twice. Both refuse a folder with a name that this kind of output does not have. A folder below it is removed
-with everything in it, unless the caller's `clear` looks closer.
+not exist twice. Both refuse a folder with a name that this kind of output does not have. Users keep files of their own
+among links and pages: the receipt of the folder (room `receipts`) says what may be removed.
 """
 
 from __future__ import annotations
@@ -61,12 +61,6 @@ def check_folder(path: Path, kind: str, entries: str, *, force: bool) -> None:
         raise OutputExistsError(f"{path} holds {kind} already. Name another folder, or replace them with --force")
 
 
-def _clear(path: Path) -> None:
-    for entry in path.iterdir():
-        if entry.name != MARK:
-            _remove(entry)
-
-
 @contextmanager
 def fill_folder(
     path: Path,
@@ -75,14 +69,15 @@ def fill_folder(
     *,
     force: bool,
     like: Path | Sequence[Path] = (),
-    clear: Callable[[Path], None] = _clear,
+    clear: Callable[[Path], None],
 ) -> Iterator[None]:
     """Create or empty a folder, which the block fills. After a kill the next call empties it again.
 
     Args:
         path, kind, entries, force: see `check_folder`.
         like: the files from which the content is made; see `files.make_folder`.
-        clear: empties the folder, apart from its mark; for content among which users may keep files of their own.
+        clear: empties the folder, apart from its mark, or refuses a file that facemill did not write; see
+            `receipts.clear`.
     Raises:
         OutputExistsError: see `check_folder`; or `clear` refuses.
         LockedError: another process fills the folder.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from .assets import cache_dir
-from .errors import FetchError, ModelError, ModelUnavailableError
+from .errors import FacemillError, FetchError, ModelError, ModelUnavailableError
 from .fetch import fetch, sha256_of
+from .files import write_durable
 from .modelspec import ModelSpec, load_spec, user_folder
 from .progress import Listener
 
@@ -47,10 +50,18 @@ def _default(role: str, shipped: str, better: str, advantage: str, resumed: str)
         logger.info("%s: %s, which is on this machine; the included one: --%s %s", role, better, role, shipped)
         return better
     use = load_spec(shipped).licence.partition(":")[0]
-    logger.info(
-        "%s: %s, which is included, for %s; %s: facemill models fetch %s", role, shipped, use, advantage, better
-    )
+    _log_once(f"{role}: {shipped}, which is included, for {use}; {advantage}: facemill models fetch {better}")
     return shipped
+
+
+def _log_once(text: str) -> None:
+    """Log a text at its first time on this machine; a note in the cache says that it was logged."""
+    note = cache_dir("notes") / hashlib.sha256(text.encode()).hexdigest()[:16]
+    if note.exists():
+        return
+    logger.info("%s", text)
+    with suppress(FacemillError, OSError):  # then it is logged again
+        write_durable(note, text.encode(), "the note", shared=True, wait=True)
 
 
 def find_weights(spec: ModelSpec) -> Path | None:

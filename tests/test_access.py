@@ -183,6 +183,23 @@ def test_a_new_file_is_private_unless_the_user_says_otherwise_or_it_is_not_perso
         access_like([tmp_path / "none"])
 
 
+@pytest.mark.parametrize("mode", [0o400, 0o444, 0o440, 0o600, 0o644, 0o755])
+def test_a_replaced_file_passes_on_exactly_its_mode(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "people.h5"
+    path.touch()
+    path.chmod(mode)
+    (tmp_path / "people.h5.partial").touch(0o600)  # of a killed writer
+    write_durable(path, b"new", "the file", like=path)
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_a_new_file_can_be_written_by_its_owner_whatever_it_is_made_from(tmp_path: Path) -> None:
+    (tmp_path / "people.h5").touch(0o444)
+    write_durable(tmp_path / "list.csv", b"new", "the list", like=tmp_path / "people.h5")
+    assert stat.S_IMODE((tmp_path / "list.csv").stat().st_mode) & 0o600 == 0o600
+
+
 @pytest.mark.slow
 @as_root
 def test_the_owner_of_a_file_goes_on_after_a_run_of_root_that_was_broken_off(folder: Path) -> None:

@@ -267,6 +267,9 @@ def test_the_default_model_is_the_better_one_only_if_its_file_exists(
     monkeypatch.setenv("FACEMILL_CACHE", str(cache))
     assert default() == shipped
     assert_names(caplog.text, f"facemill models fetch {better}")
+    caplog.clear()
+    assert default() == shipped
+    assert caplog.text == ""  # it was logged once
     (cache / "models" / f"{file}.partial").write_bytes(DATA)  # an incomplete download
     assert default() == shipped
     for folder in (own, cache / "models"):

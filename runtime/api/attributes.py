@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from ..pipeline.request import AttributeReader
 from ..progress import Listener
 from ..records import ATTRIBUTE_FIELDS
 from ..storage.file import EmbeddingFile
+from ..storage.format import display_text
 from .jobs import PathLike, parse_attributes
 
 SOURCES = ("photos", "embeddings")
@@ -124,6 +126,7 @@ class FilterReport:
 
     Attributes:
         file: the embedding file.
+        root: the folder that the paths are below.
         chosen: the filter.
         rows: (n,) int64, ascending rows of `/embeddings`.
         embeddings: rows of the file.
@@ -133,6 +136,7 @@ class FilterReport:
     """
 
     file: Path
+    root: str
     chosen: AttributeFilter
     rows: NDArray[np.int64]
     embeddings: int
@@ -154,11 +158,18 @@ class FilterReport:
                     known = {name: None if np.isnan(number) else number for name, number in numbers.items()}
                     yield Match(row, path, gender=read["gender"].decode() or None, **known)
 
+    def photo_paths(self) -> Iterator[bytes]:
+        """Yield the absolute path of each selected photo once, to the byte, in the order of the file."""
+        with EmbeddingFile(self.file) as gallery:
+            rows = self.rows[np.unique(gallery.photo_numbers()[self.rows], return_index=True)[1]]
+            for start in range(0, len(rows), _ROWS_PER_READ):
+                yield from map(os.path.abspath, gallery.photo_paths(rows[start : start + _ROWS_PER_READ].tolist()))
+
     def to_dict(self) -> dict[str, Any]:
         """The figures for JSON, without the rows."""
         chosen = {"gender": self.chosen.gender, "ages": self.chosen.ages, "unsure": self.chosen.unsure}
         counts = {"embeddings": self.embeddings, "selected": len(self), "photos": self.photos, "unread": self.unread}
-        return {**chosen, **counts, **({} if self.folders is None else asdict(self.folders))}
+        return {"root": self.root, **chosen, **counts, **({} if self.folders is None else asdict(self.folders))}
 
 
 def filter(
@@ -224,7 +235,8 @@ def filter(
             facts = write_folders(filled, gallery, rows, chosen, force=force, listener=listener, **how)
         assert gallery.attributes is not None
         unread = int(unread_rows(gallery.attributes, chosen.needed).sum())
-        return FilterReport(Path(file), chosen, rows, gallery.rows, photos, unread, facts)
+        root = display_text(gallery.root)
+        return FilterReport(Path(file), root, chosen, rows, gallery.rows, photos, unread, facts)
 
 
 def undo_filter(receipt: PathLike) -> Undone:

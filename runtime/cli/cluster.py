@@ -39,12 +39,12 @@ def main(file: Path, chosen: AttributeOptions, no_column: bool, search: groups.A
     """Group the photos in FILE by person. FILE is an embedding file of `facemill process`.
 
     With -k, photos are split by k-means (FAISS). Without it, photos whose score reaches the threshold are linked, and
-    Chinese whispers finds the people in the graph (needs SciPy: the extra `cluster`). The calibration that FILE carries
-    gives a threshold, if none is named (facemill evaluate --calibrate FILE).
+    Chinese whispers finds the people in the graph (needs SciPy: the extra `cluster`). The calibration of FILE gives a
+    threshold, if none is named (facemill evaluate --calibrate FILE); for very few photos, the model file does.
 
-    The links so far are kept beside FILE (FILE.pairs.parts) until the clusters are written: after Ctrl-C or a crash the
-    same command resumes. Every photo gets the number of its cluster, written into FILE as /cluster. Cluster 1 is the
-    largest; a person with one photo is a cluster of one.
+    After Ctrl-C or a crash the same command resumes, from FILE.pairs.parts. Every photo gets the number of its cluster,
+    written into FILE as /cluster. Cluster 1 is the largest; a person with one photo is a cluster of one. --force
+    removes from --folders and --sheets only what their receipt.jsonl names, unchanged, and names anything else.
 
     \b
     Examples:

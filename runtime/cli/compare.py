@@ -82,6 +82,14 @@ def main(
         write_comparison(page, comparison, embedder.limits, file, force=force)
 
 
+def _rate(comparison: Comparison) -> str:
+    if comparison.false_match_rate is not None:
+        return str(comparison.false_match_rate)
+    return (
+        "stated for the threshold alone: no calibration" if comparison.threshold.stated else "unknown: no calibration"
+    )
+
+
 def _lines(comparison: Comparison) -> Iterator[str]:
     for photo in comparison.photographs:
         yield printable(photo.photo) + (f"  ({photo.choice})" if photo.choice else "")
@@ -90,7 +98,7 @@ def _lines(comparison: Comparison) -> Iterator[str]:
         ("verdict", _VERDICTS[comparison.verdict]),
         ("score", f"{comparison.score:.4f}"),
         ("threshold", "unknown" if threshold.value is None else f"{threshold.value:.4f}"),
-        ("false match rate", "unknown: no calibration" if rate is None else str(rate)),
+        ("false match rate", _rate(comparison)),
     ]
     yield from align(rows)
     yield f"threshold: {printable(threshold.origin)}"

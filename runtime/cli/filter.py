@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from ..text import count, printable
 from . import options
 from .chosen import AttributeOptions, attribute_options
 from .common import handle_errors, setup_logging
+from .matches import print_facts, print_json, print_paths, print_undone
 
 _WHY = "it removes what an earlier command wrote"
 
@@ -25,11 +25,19 @@ _WHY = "it removes what an earlier command wrote"
 @click.option("--mode", type=click.Choice(["symlink", "hardlink", "copy"]), help="Content of the folder.  [symlink]")
 @click.option("--undo", type=options.PATH, metavar="RECEIPT", help="Remove what --folders wrote; without FILE.")
 @options.force_option("Replace an existing list, or a folder in which everything is as facemill wrote it.")
+@click.option("-0", "--print0", "print0", is_flag=True, help="End each path by a zero byte, absolute, for xargs -0.")
 @options.json_option
-@options.excludes("--undo", "--gender", "--age", "--unsure", "-o", "--folders", "--mode", "--force", why=_WHY)
+@options.excludes("--undo", "--gender", "--age", "--unsure", "-o", "--folders", "--mode", "--force", "-0", why=_WHY)
+@options.exclusive("-0", "--json")
 @handle_errors
 def main(
-    file: Path | None, chosen: AttributeOptions, mode: str | None, undo: Path | None, as_json: bool, **given: Any
+    file: Path | None,
+    chosen: AttributeOptions,
+    mode: str | None,
+    undo: Path | None,
+    print0: bool,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Select the photos in FILE by the age and gender of their faces.
 
@@ -37,13 +45,17 @@ def main(
     estimated them and is often wrong: use it to search and to sort, never to decide about a person
     (docs/attributes.md).
 
-    Paths are printed, one per line, unless -o or --folders is given. --folders fills FOLDER/photos with links to the
-    photos, or copies, under their paths in FILE; FOLDER/photos.csv lists them, and FOLDER/receipt.jsonl undoes it all.
-    The same command again finds the folder finished and changes nothing.
+    Paths are printed, one per line and below the root of FILE, unless -o or --folders is given. -0 prints each photo
+    once, for xargs. --json prints the counts, and under "matches" each face with its path, age and gender.
+
+    --folders fills FOLDER/photos with links to the photos, or copies, under their paths in FILE; FOLDER/photos.csv
+    lists them, and FOLDER/receipt.jsonl undoes it all. The same command again finds the folder finished and changes
+    nothing.
 
     \b
     Examples:
       facemill filter people.h5 --gender woman --age 18-40
+      facemill filter people.h5 --age 60- -0 | xargs -0r ls -l
       facemill filter people.h5 --age -12 --unsure drop --folders children --mode copy
       facemill filter --undo children/receipt.jsonl
 
@@ -62,22 +74,12 @@ def main(
     from ..api.attributes import filter
 
     report = filter(file, mode=mode or "symlink", **chosen.values(), **given)
+    listed = given["output"] is None and given["folders"] is None
     if as_json:
-        click.echo(json.dumps(report.to_dict()))
-    elif given["output"] is None and given["folders"] is None:
-        for match in report:
-            click.echo(printable(match.path))
-    faces = f"{len(report):,} of {count(report.embeddings, 'face')}, in {count(report.photos, 'photo')}"
-    click.echo(f"{report.chosen}: {faces}", err=True)
-    if report.unread:
-        click.echo(f"  {report.unread:,} faces without age or gender are not among them", err=True)
-    if report.folders is not None:
-        written = report.folders
-        already = ", already there: nothing was changed" if written.already else ""
-        click.echo(f"  {written.photos:,} photos in {printable(str(given['folders']))}{already}", err=True)
-        if written.missing or written.refused:
-            click.echo(f"  {written.missing:,} are missing, {written.refused:,} are links or no photos", err=True)
-        click.echo(f"  undo it with: facemill filter --undo {printable(written.receipt)}", err=True)
+        print_json(report, matches=listed)
+    elif print0 or listed:
+        print_paths(report, zero=print0)
+    print_facts(report, given["folders"])
 
 
 def _undo(receipt: Path, as_json: bool) -> None:
@@ -86,11 +88,6 @@ def _undo(receipt: Path, as_json: bool) -> None:
     undone = undo_filter(receipt)
     if as_json:
         click.echo(json.dumps(undone.to_dict()))
-    click.echo(f"{printable(undone.folder)}: {undone.removed:,} photos removed, {undone.gone:,} were gone", err=True)
-    for name in undone.kept[:10]:
-        why = "the last copy, its original is gone" if name in undone.last else "changed since"
-        click.echo(f"  kept ({why}): {printable(name)}", err=True)
+    print_undone(undone)
     if undone.kept:
-        more = f"and {len(undone.kept) - 10:,} more; " if len(undone.kept) > 10 else ""
-        click.echo(f"  {more}the receipt stays too: move these away, then run the same command again", err=True)
         click.get_current_context().exit(3)

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..interrupt import Control
-from ..metrics.verification import check_threshold
+from ..metrics.verification import USUAL_RATE, check_threshold
 from ..pairs.all_pairs import ScoredPairs
 from ..pairs.checkpoint import Checkpoint
 from ..pairs.pairs import PairQuery, find_pairs
 from ..progress import Listener
+from ..search.compare import model_threshold
 from ..storage.calibration import find_calibration
 from ..storage.file import EmbeddingFile
 from .graph import find_people
@@ -175,16 +176,15 @@ def default_threshold(embeddings: EmbeddingFile) -> float:
     If the calibration has too few pairs to show so few, return the lowest score that none of its pairs reached, and log
     a warning.
 
+    Without a calibration, the threshold of the model file, by which `facemill compare` judges two photos, serves for so
+    few photos that it keeps the same rule.
+
     Raises:
-        ConfigError: the file has no calibration.
+        ConfigError: the file has no calibration, and too many photos for the threshold of the model file.
     """
     calibration = find_calibration(embeddings)
     if calibration is None:
-        raise ConfigError(
-            f"{embeddings.path} has no calibration, which gives the default threshold. Set one with --threshold, or "
-            f"the number of people with -k, or calibrate the file with: "
-            f"facemill evaluate FOLDER --calibrate {embeddings.path}"
-        )
+        return _threshold_of_model(embeddings)
     lowest = calibration.lowest(FALSE_LINKS, embeddings.rows)
     if lowest is None:
         logger.warning(
@@ -197,3 +197,22 @@ def default_threshold(embeddings: EmbeddingFile) -> float:
         )
         lowest = min(calibration.beyond, 1.0)
     return lowest
+
+
+def _threshold_of_model(embeddings: EmbeddingFile) -> float:
+    """The threshold of the model file, if at most FALSE_LINKS strangers of a photo reach it."""
+    stated = model_threshold(str(embeddings.metadata.get("model_sha256", "")))
+    text = f"{embeddings.path} has no calibration, which gives the default threshold"
+    if stated is not None and stated.value is not None:
+        strangers = USUAL_RATE * embeddings.rows
+        if strangers <= FALSE_LINKS:
+            logger.info("threshold %g (%s)", stated.value, stated.origin)
+            return stated.value
+        text += (
+            f". facemill compare judges two photos by {stated.value:g} ({stated.origin}); among {embeddings.rows:,} "
+            f"photos that would link each to {strangers:,.2g} strangers on average; expected: at most {FALSE_LINKS:g}"
+        )
+    raise ConfigError(
+        f"{text}. Set a higher one with --threshold, or the number of people with -k, or calibrate the file with: "
+        f"facemill evaluate FOLDER --calibrate {embeddings.path}"
+    )

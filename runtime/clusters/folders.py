@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..files import make_folder, sync_folder
-from ..folders import check_folder, fill_folder
+from ..folders import MARK
 from ..pairs.outputs import Ready
 from ..progress import Listener, track
+from ..receipts.clear import check_receipt_folder, receipt_folder
+from ..receipts.fill import Batch, place_photos
+from ..receipts.placing import Placed, placing_error
+from ..receipts.receipt import End, Kind, Line, header_of, new_receipt, write_lines
 from ..storage.derived import record_page, record_start
 from ..storage.file import EmbeddingFile
 from .clusters import Clusters
-from .placing import Place, Placed, place_unique, placer, placing_error, safe_name
 
-KIND = "cluster folders"
-_ENTRIES = r"cluster-\d{5,}"
+KIND = Kind("cluster folders", ("facemill cluster", "--folders"), r"cluster-\d{5,}")
 _ROWS_PER_READ = 10_000
+_MAX_NAME_BYTES = 255  # of a file name, in all common file systems
+_MAX_SUFFIX_BYTES = 16  # longer endings are part of the stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,8 @@ class FolderCounts:
 
 
 def check_folders(path: Path, *, force: bool) -> None:
-    """Check, before the work, that the folder can be filled; see `folders.check_folder`."""
-    check_folder(path, KIND, _ENTRIES, force=force)
+    """Check, before the work, that the folder can be filled; see `clear.check_receipt_folder`."""
+    check_receipt_folder(path, KIND, force=force)
 
 
 def write_folders(
@@ -65,43 +69,49 @@ def write_folders(
     users who may read both that file and the photo may read it.
 
     Args:
-        path: the folder; see `folders.fill_folder`.
+        path: the folder; see `clear.receipt_folder`. Its `receipt.jsonl` names everything that is put there.
         embeddings: the file that was clustered.
         clusters: clusters of its rows.
-        mode: one of MODES. A symbolic link names the absolute path; a hard link needs the same file system.
+        mode: one of `placing.MODES`. A symbolic link names the absolute path; a hard link needs the same file system.
         min_rows: skip clusters with fewer rows.
-        force: replace the content of the folder, if facemill wrote it.
+        force: replace the content of the folder, if facemill wrote all of it and nobody changed it.
         listener: shows the progress; None logs a line every five seconds.
         ready: called with the status of the folder before it is filled.
     Raises:
         ConfigError: hard links are not possible there.
-        OutputExistsError: the folder holds something else, or `force` is false.
+        OutputExistsError: the folder holds something else, or the last copy of a photo; or `force` is false.
         StorageError, DiskFullError: the folder cannot be written.
     """
     count = clusters.count_at_least(min_rows)
-    with fill_folder(path, KIND, _ENTRIES, force=force, like=embeddings.path):
+    header = header_of(KIND, embeddings, mode=mode)
+    with receipt_folder(path, KIND, force=force, like=embeddings.path):
         ready(os.lstat(path))
         record_start(embeddings, path)
         try:
-            counts = _fill(os.fsencode(path), embeddings, clusters, count, placer(mode, embeddings), listener)
+            with new_receipt(path, header, like=embeddings.path) as receipt:
+                names = _FreeNames(path)
+                counts = place_photos(
+                    path,
+                    path,
+                    receipt,
+                    embeddings,
+                    _batches(embeddings, clusters, count, names, listener),
+                    mode=mode,
+                    folders=[_folder(number) for number in range(1, count + 1)],
+                    free_name=names.take,
+                )
+                written, missing, refused = (counts[kind] for kind in (Placed.WRITTEN, Placed.MISSING, Placed.REFUSED))
+                write_lines(receipt, [Line(end=End(written, missing, refused))])
         except OSError as err:
             raise placing_error(err, "the cluster folders", path, mode) from err
     record_page(embeddings, path)
-    return FolderCounts(count, counts[Placed.WRITTEN], counts[Placed.MISSING], counts[Placed.REFUSED])
+    return FolderCounts(count, written, missing, refused)
 
 
-def _fill(
-    top: bytes,
-    embeddings: EmbeddingFile,
-    clusters: Clusters,
-    count: int,
-    place: Place,
-    listener: Listener | None,
-) -> Counter[Placed]:
-    """Write clusters 1 to `count`."""
-    counts: Counter[Placed] = Counter()
-    for number in range(1, count + 1):
-        make_folder(Path(os.fsdecode(_folder(top, number))), like=embeddings.path)
+def _batches(
+    embeddings: EmbeddingFile, clusters: Clusters, count: int, names: _FreeNames, listener: Listener | None
+) -> Iterator[Batch]:
+    """The photos of clusters 1 to `count`, each in the folder of its cluster."""
     labels = clusters.labels
     selected = np.flatnonzero((labels >= 1) & (labels <= count))
     # A photo is placed once, however many of its faces are in a cluster.
@@ -109,14 +119,53 @@ def _fill(
     selected = np.sort(selected[np.unique(keys, return_index=True)[1]])  # ascending, the order of reading
     blocks = [selected[start : start + _ROWS_PER_READ] for start in range(0, len(selected), _ROWS_PER_READ)]
     for block in track(blocks, "cluster folders", len(selected), unit="photos", listener=listener):
+        names.begin_batch()
         rows = block.tolist()
-        for row, photo in zip(rows, embeddings.photo_names(rows), strict=True):
-            name = safe_name(os.path.basename(photo), row)
-            counts[place_unique(place, photo, _folder(top, int(labels[row])), name)] += 1
-    for number in range(1, count + 1):
-        sync_folder(Path(os.fsdecode(_folder(top, number))))  # before the mark that says that all is there
-    return counts
+        yield [
+            (photo, os.path.join(_folder(int(labels[row])), safe_name(os.path.basename(photo), row)))
+            for row, photo in zip(rows, embeddings.photo_names(rows), strict=True)
+        ]
 
 
-def _folder(top: bytes, number: int) -> bytes:
-    return os.path.join(top, b"cluster-%05d" % number)
+def _folder(number: int) -> bytes:
+    return b"cluster-%05d" % number
+
+
+def safe_name(name: bytes, row: int) -> bytes:
+    """Return the name of a photo, or `row-N` for a name that would lead out of the folder."""
+    return b"row-%d" % row if name in (b"", b".", b"..") else name
+
+
+class _FreeNames:
+    """Finds free names: those of the batch are not in their folders yet."""
+
+    def __init__(self, top: Path) -> None:
+        self._top = os.fsencode(top)
+        self._ignores_case = os.path.lexists(top / MARK.upper())
+        self._taken: set[str] = set()
+
+    def begin_batch(self) -> None:
+        """The photos of the last batch are in their folders."""
+        self._taken.clear()
+
+    def take(self, path: bytes) -> bytes:
+        """Return a path below the top, or the first free one of name-2, name-3 ..."""
+        folder, name = os.path.split(path)
+        for candidate in numbered_names(name):
+            path = os.path.join(folder, candidate)
+            key = os.fsdecode(path).casefold() if self._ignores_case else os.fsdecode(path)
+            if key not in self._taken and not os.path.lexists(os.path.join(self._top, path)):
+                self._taken.add(key)
+                return path
+        raise AssertionError("there is always another number")
+
+
+def numbered_names(name: bytes) -> Iterator[bytes]:
+    """Yield a name, then name-2, name-3 ..., none longer than a file system allows."""
+    stem, suffix = os.path.splitext(name)
+    if len(suffix) > _MAX_SUFFIX_BYTES:
+        stem, suffix = name, b""
+    yield name
+    for number in itertools.count(2):
+        end = b"-%d" % number + suffix
+        yield stem[: _MAX_NAME_BYTES - len(end)] + end

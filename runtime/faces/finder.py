@@ -26,6 +26,7 @@ _MIN_TURN_GAIN = 0.02  # minimum gain in score for a turned photo to win
 # The doubts of a second look: below 0.1 for nearly all faces; the limit keeps those of 479 portraits and 7,701 of LFW.
 _MAX_DOUBT = 0.27  # of a face in a photo that shows no sure one
 _MAX_FAINT_DOUBT = 0.1  # of a face with a score below the threshold
+_TURNS = 4  # of a photo, the upright one included
 _FAINT_SCORE = 0.75  # minimum score of such a face, in thresholds
 
 
@@ -88,10 +89,15 @@ class FindRules:
         faint = f"faint {self.faint.long_side} from {_FAINT_SCORE:g} doubt {_MAX_FAINT_DOUBT:g}"
         return f"{text}; doubt {_MAX_DOUBT:g}; {faint}"
 
-    @property
-    def max_views(self) -> int:
-        """Number of views of a photo without any face."""
-        return len(self.views) + len(self.retries) + 3 + 4 * self.confirmed
+    def explain_no_face(self) -> str:
+        """The detail of a photo without a face: which scores would have been one, in how many views."""
+        views = len(self.views) + len(self.retries) + _TURNS - 1
+        if not self.confirmed:
+            return f"no face: the detector saw none with a score of {self.threshold:g} in {views} views"
+        return (
+            f"no face: the detector saw none with a score of {self.threshold:g} in {views} views, or of "
+            f"{_FAINT_SCORE * self.threshold:g} in {_TURNS} more, that the landmark network confirmed"
+        )
 
 
 def lacks_sure_face(faces: Faces, decoder: Decoder) -> bool:
@@ -114,15 +120,14 @@ class Finder:
         batch: maximum number of images in one call.
         doubt: the second look of a landmark network; needed for rules that are `confirmed`.
     Attributes:
-        max_views: number of views of a photo without any face.
+        rules: how faces are detected.
     """
 
     def __init__(
         self, detect: Detect, decoder: Decoder, rules: FindRules, batch: int, doubt: Doubt | None = None
     ) -> None:
         assert not rules.confirmed or doubt is not None
-        self._detect, self._decoder, self._rules, self._batch, self._doubt = detect, decoder, rules, batch, doubt
-        self.max_views = rules.max_views
+        self._detect, self._decoder, self.rules, self._batch, self._doubt = detect, decoder, rules, batch, doubt
 
     def find(self, photos: Sequence[NDArray[np.uint8]]) -> list[Faces]:
         """Find the faces of each photo, best first, in its own pixels; may be empty.
@@ -130,7 +135,7 @@ class Finder:
         Args:
             photos: N arrays, (H, W, 3) uint8, in the detector's channel order.
         """
-        rules = self._rules
+        rules = self.rules
         by_view = [self._search(photos, view) for view in rules.views]
         results = [merge_views(views) for views in zip(*by_view, strict=True)]
         sure = self._decoder.sure
@@ -158,7 +163,7 @@ class Finder:
         self, photos: Sequence[NDArray[np.uint8]], results: list[Faces], where: Sequence[int], most: float = _MAX_DOUBT
     ) -> None:
         """Drop doubtful faces from the results of some photos, unless one of their faces is sure."""
-        if self._doubt is None or not self._rules.confirmed:
+        if self._doubt is None or not self.rules.confirmed:
             return
         unsure = [i for i in where if len(results[i]) and lacks_sure_face(results[i], self._decoder)]
         doubts = self._doubt([photos[i] for i in unsure], [results[i] for i in unsure])
@@ -168,10 +173,10 @@ class Finder:
     def _find_faint(self, photos: Sequence[NDArray[np.uint8]], results: list[Faces]) -> None:
         """Search photos without a face for one with a low score: small, tilted far or in profile."""
         missing = [i for i, faces in enumerate(results) if not len(faces)]
-        lower = replace(self._rules, threshold=_FAINT_SCORE * self._rules.threshold)
-        for turns in range(4):
+        lower = replace(self.rules, threshold=_FAINT_SCORE * self.rules.threshold)
+        for turns in range(_TURNS):
             turned = [np.ascontiguousarray(np.rot90(photos[i], turns)) for i in missing]
-            faint = self._search(turned, self._rules.faint, lower)
+            faint = self._search(turned, self.rules.faint, lower)
             self._confirm(turned, faint, range(len(faint)), _MAX_FAINT_DOUBT)
             for i, faces in zip(missing, faint, strict=True):
                 if len(faces) and (not len(results[i]) or faces.scores[0] > results[i].scores[0]):
@@ -199,7 +204,7 @@ class Finder:
         ]
         regions = [photos[i][top:bottom, left:right] for i, _, (left, top, right, bottom) in small_faces]
         results = list(faces)
-        for (i, k, (left, top, *_)), near in zip(small_faces, self._search(regions, self._rules.near), strict=True):
+        for (i, k, (left, top, *_)), near in zip(small_faces, self._search(regions, self.rules.near), strict=True):
             near = near.scale(1.0, (left, top))
             overlaps = iou(faces[i].boxes[k], near.boxes)
             if len(overlaps) and overlaps.max() > _MIN_IOU_SAME_PLACE:
@@ -217,7 +222,7 @@ class Finder:
                 part = members[start : start + self._batch]
                 canvases = np.zeros((len(part), height, width, 3), np.uint8)  # (n, H, W, 3)
                 positions = [draw(photos[i], view, canvas) for i, canvas in zip(part, canvases, strict=True)]
-                detected = decode_output(self._detect(canvases), self._decoder, rules or self._rules, height, width)
+                detected = decode_output(self._detect(canvases), self._decoder, rules or self.rules, height, width)
                 for i, faces, (factor, shift) in zip(part, detected, positions, strict=True):
                     results[i] = faces.scale(1 / factor, (-shift, -shift))
         return [results[i] for i in range(len(photos))]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from ..records import FACE, Outcome, Status
 from .align import template
 from .detectors import Faces, largest_face, main_face
+from .finder import FindRules
 from .quality import fit, frontal, interocular
 from .rules import FaceRules
 
@@ -48,16 +49,16 @@ def face_of_crop(size: int) -> Faces:
     return Faces(np.array([np.nan], np.float32), box, landmarks, np.array([np.inf], np.float32))
 
 
-def reject_photo(rules: FaceRules, faces: Faces, views: int) -> tuple[Status, str] | None:
+def reject_photo(rules: FaceRules, faces: Faces, find: FindRules) -> tuple[Status, str] | None:
     """The outcome of a photo with too few or too many faces; None for a good number.
 
     Args:
         rules: which numbers are good.
         faces: the faces of the photo.
-        views: number of views that were searched where there is no face.
+        find: how the photo was searched.
     """
     if not len(faces):
-        return Status.NO_FACE, f"no face with a score of {rules.threshold} in {views} views"
+        return Status.NO_FACE, find.explain_no_face()
     if rules.policy == "one" and len(faces) > 1:
         return Status.MULTIPLE_FACES, f"{len(faces)} faces; expected: 1, because of --faces one"
     return None

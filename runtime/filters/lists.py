@@ -30,7 +30,7 @@ def check_list_path(path: Path, *, force: bool) -> None:
 
 
 def write_list(path: Path, gallery: EmbeddingFile, rows: NDArray[np.int64], *, csv_safe: bool = False) -> None:
-    """Write a list of rows; see `write_lines`.
+    """Write a list of rows; see `write_rows`.
 
     Args:
         path: replaced atomically.
@@ -41,10 +41,10 @@ def write_list(path: Path, gallery: EmbeddingFile, rows: NDArray[np.int64], *, c
         StorageError, DiskFullError: the list cannot be written; an existing file is unchanged.
     """
     with derived_file(gallery, path, "the list") as file:
-        write_lines(file, gallery, rows, csv_safe=csv_safe)
+        write_rows(file, gallery, rows, csv_safe=csv_safe)
 
 
-def write_lines(file: IO[bytes], gallery: EmbeddingFile, rows: NDArray[np.int64], *, csv_safe: bool) -> None:
+def write_rows(file: IO[bytes], gallery: EmbeddingFile, rows: NDArray[np.int64], *, csv_safe: bool) -> None:
     """Write `row,path`, then `face_index`, `page` and the attributes as far as the file has them."""
     text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
     table = CsvTable(text, safe=csv_safe)

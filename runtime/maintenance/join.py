@@ -38,9 +38,11 @@ def check_joinable(files: Sequence[EmbeddingFile]) -> None:
                 f"facemill attributes FILE"
             )
         if different:
+            option = first.contract.landmark_option
+            how = f": facemill process PHOTOS -o {later.path} --force {option}" if option in different[0] else ""
             raise ContractError(
                 f"{first.path} and {later.path} cannot be joined ({'; '.join(different)}); expected: the same values. "
-                f"Create one of them again with the settings of the other"
+                f"Create one of them again with the settings of the other{how}"
             )
 
 

@@ -6,21 +6,24 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from ..clusters.clusters import Clusters
-from ..files import write_durable
-from ..folders import check_folder, fill_folder
+from ..errors import FacemillError
+from ..files import storage_error
 from ..pairs.outputs import Ready
 from ..pipeline.contract import limits_of
 from ..progress import Listener, Reporter
+from ..receipts.clear import check_receipt_folder, receipt_folder
+from ..receipts.fill import write_page
+from ..receipts.receipt import Kind, header_of, new_receipt
 from ..search.model_label import file_model_label, model_warning
 from ..storage.derived import record_page, record_start
 from ..storage.file import EmbeddingFile
 from .page import count, encode, picture, render
 from .thumbnails import thumbnails
 
-KIND = "contact sheets"
-_ENTRIES = r"(index|sheet)(-\d{4,})?\.html"
+KIND = Kind("contact sheets", ("facemill cluster", "--sheets"), r"(index|sheet)(-\d{4,})?\.html")
 _SIDE = 112  # pixels of a picture; it takes 3 to 5 kB
 _MAX_CLUSTERS, _MAX_PICTURES = 100, 1000  # per sheet, which keeps it below about 6 MB
 _MAX_CLUSTER_PICTURES = 100
@@ -37,8 +40,8 @@ class _Card:
 
 
 def check_sheets(path: Path, *, force: bool) -> None:
-    """Check, before the work, that the folder can be filled; see `folders.check_folder`."""
-    check_folder(path, KIND, _ENTRIES, force=force)
+    """Check, before the work, that the folder can be filled; see `clear.check_receipt_folder`."""
+    check_receipt_folder(path, KIND, force=force)
 
 
 def write_sheets(
@@ -54,11 +57,11 @@ def write_sheets(
     """Write `index.html` and the sheets, largest cluster first, and in a cluster the most typical photo first.
 
     Args:
-        path: the folder; see `folders.fill_folder`.
+        path: the folder; see `clear.receipt_folder`. Its `receipt.jsonl` names the pages.
         embeddings: the file that was clustered.
         clusters: clusters of its rows.
         min_rows: skip clusters with fewer rows.
-        force: replace the content of the folder, if facemill wrote it.
+        force: replace the content of the folder, if facemill wrote all of it and nobody changed it.
         listener: shows the progress; None logs a line every five seconds.
         ready: called with the status of the folder before it is filled.
     Returns:
@@ -69,28 +72,50 @@ def write_sheets(
     """
     shown = clusters.count_at_least(min_rows)
     sheets = list(_plan_sheets(clusters.sizes[:shown].tolist()))
-    indexes = max(1, -(-shown // _INDEX_CLUSTERS))
-    cards, written = [], 0
-    reporter = Reporter("sheets", len(sheets), unit="pages", listener=listener)
-    with fill_folder(path, KIND, _ENTRIES, force=force, like=embeddings.path), reporter:
+    with (
+        receipt_folder(path, KIND, force=force, like=embeddings.path),
+        Reporter("sheets", len(sheets), unit="pages", listener=listener) as reporter,
+    ):
         ready(os.lstat(path))
         record_start(embeddings, path)
-        for number, members in enumerate(sheets):
-            previous = _sheet_name(number - 1) if number else ""
-            following = _sheet_name(number + 1) if number + 1 < len(sheets) else ""
-            index = _index_name((members.start - 1) // _INDEX_CLUSTERS)
-            name = _sheet_name(number)
-            text, new_cards = _page(embeddings, clusters, members, name, (previous, index, following))
-            write_durable(path / name, encode(text), "the sheet", like=embeddings.path)
-            cards += new_cards
-            while len(cards) >= _INDEX_CLUSTERS:
-                _write_index(path, embeddings, clusters, cards[:_INDEX_CLUSTERS], written, indexes, shown)
-                cards, written = cards[_INDEX_CLUSTERS:], written + 1
-            reporter.advance(1)
-        if cards or not written:
-            _write_index(path, embeddings, clusters, cards, written, indexes, shown)
+        try:
+            with new_receipt(path, header_of(KIND, embeddings), like=embeddings.path) as receipt:
+                _fill(path, receipt, embeddings, clusters, sheets, shown, reporter)
+        except OSError as err:
+            if isinstance(err, FacemillError):
+                raise
+            raise storage_error(err, f"the folder for {KIND.name}", path) from err
     record_page(embeddings, path)
     return len(sheets)
+
+
+def _fill(
+    path: Path,
+    receipt: IO[bytes],
+    embeddings: EmbeddingFile,
+    clusters: Clusters,
+    sheets: Sequence[range],
+    shown: int,
+    reporter: Reporter,
+) -> None:
+    """Write the sheets, and each page of the index when its sheets are written."""
+    indexes = max(1, -(-shown // _INDEX_CLUSTERS))
+    cards: list[_Card] = []
+    written = 0
+    for number, members in enumerate(sheets):
+        previous = _sheet_name(number - 1) if number else ""
+        following = _sheet_name(number + 1) if number + 1 < len(sheets) else ""
+        index = _index_name((members.start - 1) // _INDEX_CLUSTERS)
+        name = _sheet_name(number)
+        text, new_cards = _page(embeddings, clusters, members, name, (previous, index, following))
+        write_page(path / name, encode(text), "the sheet", receipt, like=embeddings.path)
+        cards += new_cards
+        while len(cards) >= _INDEX_CLUSTERS:
+            _write_index(path, receipt, embeddings, clusters, cards[:_INDEX_CLUSTERS], written, indexes, shown)
+            cards, written = cards[_INDEX_CLUSTERS:], written + 1
+        reporter.advance(1)
+    if cards or not written:
+        _write_index(path, receipt, embeddings, clusters, cards, written, indexes, shown)
 
 
 def _plan_sheets(sizes: Sequence[int]) -> Iterator[range]:
@@ -172,6 +197,7 @@ def _facts(clusters: Clusters, number: int, shown: int) -> str:
 
 def _write_index(
     path: Path,
+    receipt: IO[bytes],
     embeddings: EmbeddingFile,
     clusters: Clusters,
     cards: Sequence[_Card],
@@ -203,7 +229,7 @@ def _write_index(
             for card in cards
         ],
     )
-    write_durable(path / _index_name(number), encode(text), "the index of the sheets", like=embeddings.path)
+    write_page(path / _index_name(number), encode(text), "the index of the sheets", receipt, like=embeddings.path)
 
 
 def _links(labels: Sequence[str], targets: Sequence[str]) -> list[tuple[str, str]]:

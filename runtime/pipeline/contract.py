@@ -102,8 +102,9 @@ def check_contract(
                 f"{path} was created without these attributes ({'; '.join(different)}). Finish it with the same "
                 f"settings, and then add them with: facemill attributes FILE"
             )
+        same = f" ({stored.landmark_option})" if stored.landmark_option in different[0] else ""
         raise ContractError(
-            f"{path} was created with different settings ({'; '.join(different)}). Use the same settings, name "
+            f"{path} was created with different settings ({'; '.join(different)}). Use the same settings{same}, name "
             f"another file with -o, or start over with --force"
         )
 

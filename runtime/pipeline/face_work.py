@@ -241,7 +241,7 @@ class CropFaces:
         photos = zip(batch.rows.tolist(), batch.names_of_rows(), batch.files, batch.photos, batch.faces, strict=True)
         for row, name, data, photo, detected in photos:
             counts[row] = len(detected)
-            rejection = reject_photo(self.rules, detected, self.finder.max_views) or self._too_many(detected)
+            rejection = reject_photo(self.rules, detected, self.finder.rules) or self._too_many(detected)
             if rejection is not None:
                 outcomes.append(Outcome(row, *rejection))
                 continue

@@ -172,7 +172,7 @@ class SelectedFaces:
         for i, photo, faces in zip(run.indices, run.photos, detected, strict=True):
             if faces is None:
                 continue
-            row, rejection = int(rows[i]), reject_photo(rules, faces, len(rules.find.views))
+            row, rejection = int(rows[i]), reject_photo(rules, faces, rules.find)
             if rejection is None:
                 selected = select_faces(rules, faces, *photo.shape)
                 if needs_larger_photo(selected.landmarks, photo.reduction) or are_small(selected).any():

@@ -23,10 +23,12 @@ class MatchThreshold:
     Attributes:
         value: -1 to 1; None if no threshold is known.
         origin: the source of the value, or how to measure one, for people.
+        stated: whether it is that of a model file, which says how many strangers reach this one score.
     """
 
     value: float | None
     origin: str
+    stated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,19 @@ def compare_embeddings(
     )
 
 
+def model_threshold(model_sha256: str) -> MatchThreshold | None:
+    """The threshold for two photos that the model file of these weights states; None if none does.
+
+    Raises:
+        ModelError: a model file is damaged.
+    """
+    for spec in list_specs():
+        if spec.threshold is not None and spec.sha256 == model_sha256:
+            source = f": {spec.threshold_source}" if spec.threshold_source else ""
+            return MatchThreshold(spec.threshold, f"of the model file of {spec.name}{source}", stated=True)
+    return None
+
+
 def find_threshold(
     given: float | None, calibration: Calibration | None, model: str, model_sha256: str
 ) -> MatchThreshold:
@@ -174,9 +189,9 @@ def find_threshold(
             calibrated,
             f"at most {100 * USUAL_RATE:g} % of the pairs of two people in {calibration.folder!r} score as high",
         )
-    for spec in list_specs():
-        if spec.threshold is not None and spec.sha256 == model_sha256:
-            return MatchThreshold(spec.threshold, spec.threshold_source or f"the model file of {spec.name}")
+    stated = model_threshold(model_sha256)
+    if stated is not None:
+        return stated
     few = f"the calibration's {calibration.pairs:,} pairs are too few, and " if calibration is not None else ""
     return MatchThreshold(
         None,

@@ -166,6 +166,11 @@ class EmbeddingContract:
         """Whether a detector found the faces; else the photos are aligned crops."""
         return self.detector is not None
 
+    @property
+    def landmark_option(self) -> str:
+        """The option by which the faces get the landmarks of these rows."""
+        return f"--landmarks {self.landmarks or 'none'}"
+
     def select(self, guard: Guard) -> dict[str, Any]:
         """The fields that must agree at a level, without those that the file does not state."""
         values = {name: getattr(self, name) for name, level in GUARDS.items() if level <= guard}
@@ -203,11 +208,13 @@ class EmbeddingContract:
         with_faces = self.detects_faces and other.detects_faces
         assumed = {name: value for name, value in _ASSUMED.items() if with_faces and GUARDS[name] <= guard}
         ours, theirs = ({**assumed, **contract.select(guard)} for contract in (self, other))
-        return [
-            f"{name}: {ours.get(name)!r} {labels[0]}, {theirs.get(name)!r} {labels[1]}"
-            for name in ({**ours, **theirs} if both else theirs)
-            if ours.get(name) != theirs.get(name)
-        ]
+        names = [name for name in ({**ours, **theirs} if both else theirs) if ours.get(name) != theirs.get(name)]
+        lines = []
+        if with_faces and "landmarks_sha256" in names and not (self.landmarks and other.landmarks):
+            # Only one of them had a second look, which is one fact for people: the other fields follow from it.
+            lines = [f"{labels[0]}: made with `{self.landmark_option}`, {labels[1]}: `{other.landmark_option}`"]
+            names = [name for name in names if not name.startswith("landmarks") and name != "detector_views"]
+        return lines + [f"{name}: {ours.get(name)!r} {labels[0]}, {theirs.get(name)!r} {labels[1]}" for name in names]
 
 
 # What a contract with faces means that does not state these.

@@ -21,6 +21,7 @@ from runtime.clusters.clusters import (
 from runtime.clusters.graph import find_people
 from runtime.errors import ConfigError, TooManyPairsError
 from runtime.metrics.falsematch import Calibration
+from runtime.modelspec import load_spec
 from runtime.pairs.checkpoint import Checkpoint
 from runtime.pairs.pairs import PairQuery
 from runtime.storage.file import EmbeddingFile
@@ -151,3 +152,19 @@ def test_without_a_calibration_the_error_lists_the_options(file: Path) -> None:
         default_threshold(gallery)
     for way in ("--threshold", "-k", "facemill evaluate FOLDER --calibrate"):
         assert way in str(error.value)
+
+
+@pytest.mark.parametrize(("people", "enough"), [(20, True), (21, False)])
+def test_without_a_calibration_few_photos_use_the_threshold_of_compare(
+    tmp_path: Path, people: int, enough: bool
+) -> None:
+    path = write_file(tmp_path / "people.h5", people_rows([1] * people))
+    shipped = load_spec("facemill-512")
+    with h5py.File(path, "r+") as opened:
+        opened["metadata"].attrs["model_sha256"] = str(shipped.sha256)
+    with EmbeddingFile(path) as gallery:
+        if enough:
+            assert default_threshold(gallery) == shipped.threshold
+            return
+        with raises(ConfigError, shipped.threshold, "facemill compare", "--threshold", "-k"):
+            default_threshold(gallery)

@@ -29,6 +29,7 @@ COMMANDS = {
     "merge": 22,
     "repair": 2,
     "cluster": 4,
+    "cluster-again": 4,
     "attributes": 3,
     "attributes-embeddings": 3,
     "filter": 3,

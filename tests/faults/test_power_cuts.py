@@ -27,6 +27,7 @@ COMMANDS = (
         "remove",
         "repair",
         "cluster",
+        "cluster-again",
         "attributes",
         "attributes-embeddings",
         "filter",

@@ -17,7 +17,7 @@ from runtime.errors import ConfigError, OutputExistsError
 from runtime.filters.folders import FolderFacts
 from runtime.storage.dataset import edit_file
 from tests.support.attribute_files import drawn_attributes
-from tests.support.errors import raises
+from tests.support.errors import assert_names, raises
 from tests.support.facemill_command import facemill
 
 
@@ -66,6 +66,16 @@ def test_undo_restores_the_tree_to_the_byte(file: Path, samples: Path, mode: str
     assert (undone.removed, undone.gone, undone.kept) == (report.photos, 0, ())
     assert tree(folder) == before
     assert tree(samples / "photos") == originals
+
+
+def test_the_absolute_paths_are_exact(file: Path) -> None:
+    report = runtime.filter(file, age="0-150")
+    paths = list(report.photo_paths())
+    assert all(os.path.isabs(path) and os.path.isfile(path) for path in paths)
+    with runtime.open(file) as gallery:
+        expected = {os.path.join(gallery.root, *gallery.photo_names([row])) for row in report.rows.tolist()}
+    assert set(paths) == expected
+    assert len(paths) == report.photos
 
 
 def test_the_list_has_the_rows_and_their_attributes(file: Path) -> None:
@@ -195,6 +205,13 @@ def test_the_command_prints_paths_or_json_and_undoes(file: Path) -> None:
     result = facemill("filter", file, "--gender", "man")
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == len(report)
+    assert_names(result.stderr, report.root)
+    listed = json.loads(facemill("filter", file, "--gender", "man", "--json").stdout)
+    assert listed == {**report.to_dict(), "matches": [match.to_dict() for match in report]}
+    assert {match["gender"] for match in listed["matches"]} == {"man"}
+    separated = facemill("filter", file, "--gender", "man", "-0").stdout.split("\0")
+    assert separated.pop() == ""
+    assert len(separated) == len(set(separated)) == report.photos
     written = facemill("filter", file, "--gender", "man", "--folders", file.parent / "men", "--json")
     assert json.loads(written.stdout)["selected"] == len(report)
     again = facemill("filter", file, "--gender", "man", "--folders", file.parent / "men", "--json")

@@ -234,12 +234,61 @@ def test_undo_of_a_killed_filter_removes_what_it_placed(file: Path, mode: str, t
     unfinish(folder, lines=len(lines) - 1)
     receipt.write_bytes(receipt.read_bytes() + torn)
     (folder / "photos.csv").write_text("row,pa")
-    (folder / "photos.partial").mkdir()
-    photo = next((file.parent / "photos").rglob("*.jpg"))
-    {"symlink": os.symlink, "hardlink": os.link, "copy": shutil.copy}[mode](photo, folder / "photos.partial" / "0")
+    stage(file, folder, mode)
     undone = runtime.undo_filter(receipt)
     assert undone.removed == sum(b'"photo":' in line for line in lines)
     assert not folder.exists()
+
+
+def stage(file: Path, folder: Path, mode: str) -> tuple[Path, Path]:
+    """Put the first photo of the filter into the staging folder, as a killed filter leaves it."""
+    lines = (folder / "receipt.jsonl").read_text().splitlines()
+    first = next(json.loads(line)["photo"] for line in lines if '"photo"' in line)
+    staged = folder / "photos.partial" / "0"
+    staged.parent.mkdir()
+    {"symlink": os.symlink, "hardlink": os.link, "copy": shutil.copy2}[mode](file.parent / "photos" / first, staged)
+    return file.parent / "photos" / first, staged
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["hardlink", "copy"])
+def test_a_staged_photo_whose_original_is_gone_stays(file: Path, mode: str) -> None:
+    folder = fill(file, mode)
+    photo, staged = stage(file, folder, mode)
+    placed_photo = folder / "photos" / photo.relative_to(file.parent / "photos")
+    placed_photo.unlink()  # the kill came before the photo got its place
+    unfinish(folder, lines=len((folder / "receipt.jsonl").read_bytes().splitlines()) - 1)
+    content = photo.read_bytes()
+    photo.unlink()
+    with raises(OutputExistsError, "photos.partial/0"):
+        fill(file, mode)
+    undone = runtime.undo_filter(folder / "receipt.jsonl")
+    assert undone.last == undone.kept == ("photos.partial/0",)
+    assert staged.read_bytes() == content
+    staged.rename(photo)
+    assert runtime.undo_filter(folder / "receipt.jsonl").kept == ()
+    assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_half_of_a_staged_copy_is_removed(file: Path) -> None:
+    folder = fill(file, "copy")
+    photo, staged = stage(file, folder, "copy")
+    staged.write_bytes(photo.read_bytes()[:100])
+    unfinish(folder)
+    assert placed(fill(file, "copy"))
+    assert not staged.parent.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_a_mark_of_another_user_is_refused(file: Path) -> None:
+    folder = fill(file, "copy")
+    photos = placed(folder)
+    os.chown(folder / ".facemill.json", 12345, 12345)
+    with raises(ConfigError, ".facemill.json"):
+        runtime.undo_filter(folder / "receipt.jsonl")
+    assert placed(folder) == photos
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 from runtime.clusters.clusters import Clusters, number_clusters
 from runtime.errors import OutputExistsError
 from runtime.pages import sheets
-from runtime.pages.sheets import write_sheets
+from runtime.pages.sheets import check_sheets, write_sheets
 from runtime.storage.derived import read_list
 from runtime.storage.file import EmbeddingFile
 from runtime.text import printable
@@ -196,4 +196,41 @@ def test_without_a_large_cluster_the_index_says_so(file: Path, tmp_path: Path, c
         with raises(OutputExistsError, "--force"):
             write_sheets(tmp_path / "s", gallery, clusters)
         write_sheets(tmp_path / "s", gallery, clusters, force=True)
+    assert pages(tmp_path / "s") == ["index.html", "sheet-0001.html"]
+
+
+@pytest.mark.parametrize("name", ["note.txt", "sheet-0099.html", "index.html", "sheet-0001.html"])
+def test_a_page_of_a_user_is_not_removed(file: Path, tmp_path: Path, clusters: Clusters, name: str) -> None:
+    with EmbeddingFile(file) as gallery:
+        write_sheets(tmp_path / "s", gallery, clusters)
+        with (tmp_path / "s" / name).open("a") as stream:
+            stream.write("mine")
+        before = {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()}
+        with raises(OutputExistsError, name):
+            check_sheets(tmp_path / "s", force=True)
+        with raises(OutputExistsError, name):
+            write_sheets(tmp_path / "s", gallery, clusters, force=True)
+    after = {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()}
+    assert after.keys() == before.keys()
+    assert all(after[name] == before[name] for name in before if name != ".facemill.json")
+
+
+def test_after_a_kill_half_a_page_is_replaced(file: Path, tmp_path: Path, clusters: Clusters) -> None:
+    with EmbeddingFile(file) as gallery:
+        write_sheets(tmp_path / "s", gallery, clusters)
+        expected = pages(tmp_path / "s")
+        (tmp_path / "s" / "index.html").rename(tmp_path / "s" / "index.html.partial")
+        mark = tmp_path / "s" / ".facemill.json"
+        mark.write_text(mark.read_text().replace("true", "false"))
+        write_sheets(tmp_path / "s", gallery, clusters)
+    assert pages(tmp_path / "s") == expected
+    assert not list((tmp_path / "s").glob("*.partial"))
+
+
+def test_sheets_without_a_receipt_are_not_replaced(file: Path, tmp_path: Path, clusters: Clusters) -> None:
+    with EmbeddingFile(file) as gallery:
+        write_sheets(tmp_path / "s", gallery, clusters)
+        (tmp_path / "s" / "receipt.jsonl").unlink()
+        with raises(OutputExistsError, "receipt.jsonl"):
+            write_sheets(tmp_path / "s", gallery, clusters, force=True)
     assert pages(tmp_path / "s") == ["index.html", "sheet-0001.html"]

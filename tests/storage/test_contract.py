@@ -70,6 +70,17 @@ def test_a_field_may_be_absent_on_one_side() -> None:
     assert crops.to_json() == '{"root": "/photos", "model_sha256": "ab"}'
 
 
+def test_other_landmarks_are_one_difference_and_named_by_their_options() -> None:
+    old = EmbeddingContract(root="/photos", model_sha256="ab", detector="d", detector_sha256="cd", detector_views="160")
+    new = replace(old, landmarks="marks", landmarks_sha256="ef", landmarks_precision="fp32", detector_views="160 320")
+    for guard in Guard:
+        assert old.differences(new, guard) == [
+            "in the file: made with `--landmarks none`, now: `--landmarks marks`",
+        ]
+    assert len(new.differences(replace(new, landmarks_sha256="12"), Guard.FILE)) == 1
+    assert "12" in new.differences(replace(new, landmarks_sha256="12"), Guard.FILE)[0]
+
+
 def test_unknown_fields_are_kept_and_guard_vectors() -> None:
     text = '{"root": "/\\udcff", "model_sha256": "ab", "tracker": [1, 2]}'
     newer = EmbeddingContract.from_json(text)
@@ -134,7 +145,7 @@ def test_a_contract_without_a_second_look_differs_from_one_with_it_in_both_direc
     new = replace(old, landmarks="l", landmarks_sha256="ab", landmarks_precision="fp32")
     for one, other in ((old, new), (new, old)):
         for guard in Guard:
-            assert any("landmarks_sha256" in line for line in one.differences(other, guard)), guard
+            assert any("--landmarks none" in line for line in one.differences(other, guard)), guard
     crops = EmbeddingContract(model_sha256="ef")
     assert crops.differences(crops, Guard.RUN, both=True) == old.differences(old, Guard.RUN, both=True) == []
 

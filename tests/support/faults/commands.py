@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -62,6 +63,7 @@ def writing_commands(templates: Templates) -> dict[str, Case]:
         _merge(t),
         _repair(t),
         _cluster(t),
+        _cluster_again(t),
         _attributes(t),
         _attributes_of_embeddings(t),
         _filter(t),
@@ -284,6 +286,36 @@ def _cluster(t: Templates) -> Case:
         between,
         frozenset({"o.h5", "list.csv", "folders", "sheets", "o.h5.pages", *_INDEX}),
     )  # fmt: skip
+
+
+def _cluster_again(t: Templates) -> Case:
+    """Folders and sheets take the place of earlier ones, whose photos are removed by their receipt."""
+    clusters = ("--min-photos", "1", "--no-column")
+
+    def prepare(folder: Path) -> None:
+        file = shutil.copy(t.full, folder / "o.h5")
+        places = ("--folders", folder / "folders", "--mode", "copy", "--sheets", folder / "sheets")
+        run("cluster", file, "--threshold", "0.99", *clusters, *places)
+
+    def ends(folder: Path) -> str:
+        lines = (folder / "folders" / "receipt.jsonl").read_text().splitlines()
+        photos = {path for path in (folder / "folders").rglob("*.jpg") if path.stat().st_size}
+        named = {folder / "folders" / json.loads(line)["photo"] for line in lines if '"photo"' in line}
+        if photos != named or len(photos) != PEOPLE * PHOTOS_EACH:
+            return f"the receipt names {len(named)} photos, and {len(photos)} are there"
+        return same_file(folder / "o.h5", t.full) or page_is_whole(folder / "sheets" / "index.html")
+
+    return Case(
+        "cluster-again",
+        prepare,
+        lambda folder: [
+            *("cluster", str(folder / "o.h5"), "--threshold", "0.05", "--force", *clusters),
+            *("--folders", str(folder / "folders"), "--mode", "copy", "--sheets", str(folder / "sheets")),
+        ],
+        ends,
+        lambda folder: same_file(folder / "o.h5", t.full),
+        frozenset({"o.h5", "folders", "sheets", "o.h5.pages", *_INDEX}),
+    )
 
 
 def _attributed(t: Templates) -> Path:

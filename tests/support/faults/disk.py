@@ -18,9 +18,9 @@ from pathlib import Path
 
 from .operations import Kind, Operation
 
-FOLDER = -1  # in place of the number of a file
-
-Entry = int | str  # of a name: the number of a file, FOLDER, or the content of a symbolic link
+# Of a name: the number of a file, a negative number for a folder, or the content of a symbolic link.
+Entry = int | str
+_GONE = "\0"  # `a\0-3/b` is the name b in the folder -3, which was removed from the place a
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +39,20 @@ class State:
     contents: dict[int, bytes]
     inodes: dict[int, int]
 
-    def build(self, folder: Path, before: Disk) -> None:
-        """Make the folder. Files and folders that did not change keep their times."""
+    def build(self, folder: Path, before: Disk, *, receipts: bool = True) -> None:
+        """Make the folder. Files and folders that did not change keep their times.
+
+        Args:
+            receipts: let receipts name the inodes of the built photos, because a power cut keeps inodes. The receipts
+                are then other files than before.
+        """
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         made: dict[int, str] = {}
         for path, entry in sorted(self.names.items()):
             if path == str(folder) or not os.path.isdir(os.path.dirname(path)):
                 continue  # its folder is lost, and so is it
-            if entry == FOLDER:
+            if _is_folder(entry):
                 os.mkdir(path)
             elif isinstance(entry, str):
                 os.symlink(entry, path)
@@ -59,18 +64,19 @@ class State:
         before.restore_times(folder)
         for note in folder.rglob("outputs.json"):
             self._renumber(note)
-        for receipt in folder.rglob("receipt.jsonl"):
+        for receipt in folder.rglob("receipt.jsonl") if receipts else ():
             receipt.write_bytes(
                 b"".join(map(partial(self._renumbered, receipt), receipt.read_bytes().splitlines(True)))
             )
 
     def _renumbered(self, receipt: Path, line: bytes) -> bytes:
-        """The line of a receipt of filtered photos, with the inode of the built photo."""
+        """The line of a receipt, with the inode of the built photo: in `photos`, or in the folder of its cluster."""
         try:
             facts = json.loads(line)
-            path = str(receipt.parent / "photos" / facts["photo"])
+            places = [str(top / facts["photo"]) for top in (receipt.parent, receipt.parent / "photos")]
         except (ValueError, KeyError):
             return line
+        path = next((place for place in places if place in self.names), "")
         entry = self.names.get(path)
         if isinstance(entry, int) and self.inodes.get(entry) == facts["seen"][0] and os.path.lexists(path):
             facts["seen"][0] = os.lstat(path).st_ino
@@ -88,7 +94,7 @@ class State:
             if not os.path.lexists(path) or not isinstance(entry, int):
                 continue
             inode = os.lstat(path).st_ino
-            if entry == FOLDER:
+            if _is_folder(entry):
                 place[1] = inode
             elif self.inodes[entry] == place[1]:
                 place[1] = inode
@@ -120,7 +126,8 @@ class Disk:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.names: dict[str, Entry] = {str(folder): FOLDER}
+        self._folders = 0
+        self.names: dict[str, Entry] = {str(folder): self._new_folder()}
         self.contents: dict[int, bytearray] = {}
         self._numbers: dict[int, int] = {}  # of a file, by its present inode; the system uses inodes again
         self._all_inodes: list[tuple[int, int]] = []
@@ -133,7 +140,7 @@ class Disk:
             if path.is_symlink():
                 self.names[str(path)] = os.readlink(path)
             elif path.is_dir():
-                self.names[str(path)] = FOLDER
+                self.names[str(path)] = self._new_folder()
             else:
                 known = status.st_ino in self._numbers
                 self.names[str(path)] = self._numbers[status.st_ino] if known else self._new(status.st_ino)
@@ -148,6 +155,10 @@ class Disk:
         self._all_inodes.append((inode, number))
         self.contents[number] = bytearray()
         return number
+
+    def _new_folder(self) -> int:
+        self._folders -= 1
+        return self._folders
 
     def restore_times(self, folder: Path) -> None:
         for path, (time_ns, look) in sorted(self._times.items(), reverse=True):
@@ -168,7 +179,7 @@ class Disk:
         match operation.kind:
             case Kind.OPEN:
                 entry = self.names.get(path)
-                if entry == FOLDER:  # a file without a name
+                if _is_folder(entry):  # a file without a name
                     self.durable_contents[self._new(inode)] = b""
                 elif not isinstance(entry, int):
                     self._set(path, self._new(inode))
@@ -194,10 +205,13 @@ class Disk:
                 self._set(operation.other, self._numbers[inode])
             case Kind.SYMLINK:
                 self._set(path, operation.other)
-            case Kind.UNLINK | Kind.RMDIR:
+            case Kind.UNLINK:
+                self._set(path, None)
+            case Kind.RMDIR:
+                self._leave(path)
                 self._set(path, None)
             case Kind.MKDIR:
-                self._set(path, FOLDER)
+                self._set(path, self._new_folder())
 
     def _sync_folder(self, folder: str) -> None:
         for path in {*self.names, *self.durable_names}:
@@ -208,9 +222,19 @@ class Disk:
                     self.durable_names.pop(path)
         self._pending = [change for change in self._pending if os.path.dirname(change.path) != folder]
 
+    def _leave(self, path: str) -> None:
+        """Keep the names in a removed folder apart from those of the next folder at its place."""
+        gone = f"{path}{_GONE}{self.names[path]}"
+        for name in [name for name in self.durable_names if name.startswith(path + "/")]:
+            self.durable_names[gone + name[len(path) :]] = self.durable_names.pop(name)
+        self._pending = [
+            replace(change, path=gone + change.path[len(path) :]) if change.path.startswith(path + "/") else change
+            for change in self._pending
+        ]
+
     def _rename(self, path: str, other: str) -> None:
         """Rename a file, or a folder with all that is in it: what was durable there stays so."""
-        if self.names[path] == FOLDER:
+        if _is_folder(self.names[path]):
             self._moves.add(self._operations)
             for names in (self.names, self.durable_names):
                 for name in [name for name in names if name.startswith(path + "/")]:
@@ -226,12 +250,13 @@ class Disk:
 
     def states(self, rng: random.Random) -> Iterator[State]:
         """Yield what a power cut at this moment may leave, in six orders of writing."""
+        for state in self._orders(rng):
+            yield replace(state, names=_in_their_folders(state.names))
+
+    def _orders(self, rng: random.Random) -> Iterator[State]:
         seen = {number: bytes(content) for number, content in self.contents.items()}
         durable = self.durable_contents
-        zeros = {
-            number: durable.get(number, b"") if durable.get(number) == content else bytes(len(content))
-            for number, content in seen.items()
-        }
+        zeros = {number: _zeros(durable.get(number, b""), content) for number, content in seen.items()}
         inodes = {number: inode for inode, number in self._all_inodes}
         yield State("only what was synced", dict(self.durable_names), dict(durable), inodes)
         yield State("names first, no content", dict(self.names), dict(durable), inodes)
@@ -259,6 +284,31 @@ class Disk:
                 or (isinstance(entry, int) and entry >= 0 and self.durable_contents.get(entry) != self.contents[entry])
             )
         ]
+
+
+def _is_folder(entry: Entry | None) -> bool:
+    return isinstance(entry, int) and entry < 0
+
+
+def _in_their_folders(names: dict[str, Entry]) -> dict[str, Entry]:
+    """The names, of which those in a removed folder are there only if the folder itself is."""
+    there: dict[str, Entry] = {}
+    for name, entry in names.items():
+        place = ""
+        for part in name.split("/")[1:]:
+            plain, _, folder = part.partition(_GONE)
+            place += f"/{plain}"
+            if folder and names.get(place) != int(folder):
+                break
+        else:
+            there.setdefault(place, entry)
+    return there
+
+
+def _zeros(durable: bytes, content: bytes) -> bytes:
+    """Zeros in place of the content, apart from what was synced before something was appended to it."""
+    kept = durable if content.startswith(durable) else b""
+    return kept + bytes(len(content) - len(kept))
 
 
 def _put(names: dict[str, Entry], path: str, entry: Entry | None) -> None:

@@ -16,8 +16,6 @@ from ..sources.reader import ReadError, open_below
 from ..storage.file import EmbeddingFile
 
 MODES = ("symlink", "hardlink", "copy")
-_MAX_NAME_BYTES = 255  # of a file name, in all common file systems
-_MAX_SUFFIX_BYTES = 16  # longer endings are part of the stem
 _NO_HARDLINK_ERRORS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
 
 
@@ -31,26 +29,6 @@ class Placed(Enum):
 
 # Puts a photo (its name below the root) into a folder under a name, which must be free.
 Place = Callable[[bytes, bytes], Placed]
-
-
-def safe_name(name: bytes, row: int) -> bytes:
-    """Return the name of a photo, or `row-N` for a name that would lead out of the folder."""
-    return b"row-%d" % row if name in (b"", b".", b"..") else name
-
-
-def place_unique(place: Place, photo: bytes, folder: bytes, name: bytes) -> Placed:
-    """Place a photo under its name, or the first free one of name-2, name-3 ..."""
-    stem, suffix = os.path.splitext(name)
-    if len(suffix) > _MAX_SUFFIX_BYTES:
-        stem, suffix = name, b""
-    number = 1
-    while True:
-        try:
-            return place(photo, os.path.join(folder, name))
-        except FileExistsError:
-            number += 1
-            end = b"-%d" % number + suffix
-            name = stem[: _MAX_NAME_BYTES - len(end)] + end
 
 
 def placer(mode: str, embeddings: EmbeddingFile) -> Place:
