@@ -32,6 +32,7 @@ check: $(VENV)/.dev  ## ruff, mypy --strict, import direction
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file benchmarks/mypy.ini benchmarks/*.py
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 docs: $(VENV)/.dev  ## draw the diagrams and build the documentation site into site/; broken links are errors

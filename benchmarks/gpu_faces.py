@@ -83,14 +83,14 @@ def detect_on_host(files: Sequence[bytes], detector: Engine, settings: Any, tota
     from runtime.engines.backends import open_runner
     from runtime.faces.rules import FaceRules
     from runtime.images.decode import Limits
-    from runtime.pipeline.face_work import CropFaces, DecodePhotos, Detect, FindFaces, open_finder
+    from runtime.modelspec import load_spec
+    from runtime.pipeline.face_work import DecodePhotos, find_faces_with
     from runtime.records import Encoded
 
     with open_runner(detector, threads=1) as runner:
         photos = DecodePhotos("rgb", Limits())(Encoded(np.arange(64), files=tuple(itertools.islice(files, 64))))
         rules = FaceRules("detect")
-        detector_info = open_finder(runner, rules, "rgb")
-        find = FindFaces(Detect(detector_info, rules, 112), CropFaces(detector_info, rules, 112, "rgb", Limits()))
+        find = find_faces_with(runner, rules, load_spec("facemill-512"), Limits())
 
         def work(_: int) -> int:
             find(photos)

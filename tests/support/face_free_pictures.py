@@ -100,7 +100,7 @@ def pictures_with_rows(pictures: dict[str, Picture], detector: Engine, landmarks
 
 
 def _installed_files() -> Iterator[Path]:
-    folders = [_ICONS]
+    folders: list[Path] = [_ICONS]
     for package, folder in _PACKAGES.items():
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.origin is not None:

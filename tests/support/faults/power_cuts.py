@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .commands import Case
+from .case import Case
 from .disk import Disk, State
 from .laboratory import Laboratory
 from .operations import Kind, Operation
