@@ -105,8 +105,8 @@ def _installed_files() -> Iterator[Path]:
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.origin is not None:
             folders.append(Path(spec.origin).parent / folder)
-    for folder in folders:
-        for path in sorted(folder.rglob("*")):
+    for place in folders:
+        for path in sorted(place.rglob("*")):
             if path.suffix in (".png", ".jpg", ".tif") and not any(word in path.name for word in _LEFT_OUT):
                 yield path
 
