@@ -17,25 +17,38 @@ _STATES = {"ok": "fine", "missing": "missing", "wrong": "wrong", "info": ""}
 
 
 class Doctor:
-    """Examines the machine when it is asked for the first time, or again; an examination writes 64 MiB for a moment."""
+    """Examines the machine in a thread: when asked for the first time, and again on demand.
+
+    An examination imports all packages in other processes, and writes 64 MiB for a moment.
+    """
 
     def __init__(self, disk: Path) -> None:
         """Set the folder whose disk is measured."""
         self._disk = disk
-        self._lock = threading.Lock()
+        self._working = threading.Lock()
         self._latest: tuple[Examination, str] | None = None
 
-    def latest(self) -> tuple[Examination, str]:
-        """The latest examination, and when it ended."""
-        with self._lock:
-            if self._latest is None:
-                self._latest = examine(self._disk), datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-            return self._latest
+    def latest(self) -> tuple[Examination, str] | None:
+        """The latest examination, and when it ended; None while the first one runs."""
+        if self._latest is None:
+            self.start()
+        return self._latest
 
-    def forget(self) -> None:
-        """Examine again when asked next."""
-        with self._lock:
-            self._latest = None
+    @property
+    def is_working(self) -> bool:
+        """Whether an examination runs."""
+        return self._working.locked()
+
+    def start(self) -> None:
+        """Begin an examination, unless one runs already."""
+        if self._working.acquire(blocking=False):
+            threading.Thread(target=self._examine, daemon=True).start()
+
+    def _examine(self) -> None:
+        try:
+            self._latest = examine(self._disk), datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+        finally:
+            self._working.release()
 
 
 def machine_page(service: Service) -> APIRouter:
@@ -46,20 +59,20 @@ def machine_page(service: Service) -> APIRouter:
 
     @router.get("/machine")
     def machine(request: Request) -> Response:
-        examination, time = doctor.latest()
+        latest = doctor.latest()
         return page(
             request,
             "machine",
             title="Machine",
-            healthy=examination.healthy,
-            time=time,
-            sections=examination.sections,
+            modules=["reload"] if doctor.is_working else [],
+            working=doctor.is_working,
+            latest=latest,
             states=_STATES,
         )
 
     @router.post("/machine")
     def again(request: Request) -> Response:
-        doctor.forget()
+        doctor.start()
         return RedirectResponse("/machine", 303)
 
     return router
