@@ -26,7 +26,7 @@ LAYERS = {
     "libcuda": 0,
     "defaults": 0,
     "csvtable": 0,
-    "__init__": 15,
+    "__init__": 16,
     "records": 1,
     "extras": 1,
     "text": 1,
@@ -61,8 +61,9 @@ LAYERS = {
     "pages": 12,
     "filters": 12,
     "api": 13,
-    "server": 14,
-    "cli": 15,
+    "jobs": 14,
+    "server": 15,
+    "cli": 16,
 }
 
 # numpy is not among them: every record holds arrays.
@@ -212,6 +213,7 @@ PROCESS_WIDE_STATE = {
     ("pipeline/processes.py", "environ"): "a worker process of our own sets its own, before CUDA starts in it",
     ("pipeline/processes.py", "setNumThreads"): "the same worker process",
     ("cli/common.py", "setNumThreads"): "the process belongs to the command, and it is set back",
+    ("jobs/work.py", "setNumThreads"): "the process of a job is one of our own",
     ("storage/child.py", "setrlimit"): "a child process of our own limits itself, before it reads a file",
     ("index/rerank.py", "omp_set_num_threads"): "OpenMP keeps this number for each thread, and it is set back",
 }
@@ -275,6 +277,7 @@ OWN_WRITERS = {
     "folders.py": "exchanges whole folders by rename",
     "clusters/placing.py": "links photos, and copies them through files.py",
     "filters/folders.py": "moves photos to their places by rename, when their lines are synced",
+    "jobs/events.py": "appends to the log of a job, takes half a line back, and renames a long log",
     "storage/segments.py": "sets a damaged segment aside by rename",
     "storage/deletion.py": "renames a folder before it deletes it",
     "cli/demo.py": "writes a folder for a demo",

@@ -15,6 +15,8 @@ from .common import handle_errors, one_opencv_thread, setup_logging
 @click.command(name="serve")
 @click.argument("files", nargs=-1, type=options.PATH, metavar="[FILE...]")
 @click.option("--photos", "roots", type=options.PATH, multiple=True, help="Folder of photos to add; repeatable.")
+@click.option("--output", type=options.PATH, help="Folder in which jobs of clients may make embedding files.")
+@click.option("--jobs", type=options.PATH, help="Folder that keeps jobs.  [default: .facemill-jobs in --output]")
 @click.option("--host", default=defaults.HOST, show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=defaults.PORT, show_default=True, help="Port; 0: any.")
 @click.option("--token-file", type=options.PATH, help="File with a line NAME TOKEN for each client.")
@@ -40,12 +42,14 @@ from .common import handle_errors, one_opencv_thread, setup_logging
     help="Requests per second of one client; 0 for no limit.",
 )
 @click.option("--audit", type=options.PATH, help="Append who asked for what and when to this file, as lines of JSON.")
+@groups.segment_options
 @options.log_option
 @handle_errors
 def main(
     engine: groups.EngineOptions,
     detection: groups.DetectorOptions,
     limits: groups.LimitOptions,
+    segments: groups.SegmentOptions,
     log_file: Path | None,
     **given: Any,
 ) -> None:
@@ -54,6 +58,9 @@ def main(
     The routes are listed at /docs of the server. Photos that clients send stay in memory. Only this machine can reach
     the default address. Another --host needs --token-file, or --insecure.
 
+    With --photos and --output, clients may start jobs, which embed photos into new files. A job runs in a process of
+    its own: the end of the server does not stop it, and a crash only interrupts it.
+
     SIGTERM and Ctrl+C end the server: it answers what it has accepted, and refuses the rest. It needs the packages of
     the extra `server`.
 
@@ -61,6 +68,7 @@ def main(
     Examples:
       facemill serve people.h5
       facemill serve people.h5 --photos /photos --token-file tokens.txt --host 0.0.0.0
+      facemill serve --photos /photos --output /files
       curl --data-binary @somebody.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8420/api/v1/search
 
     Exit codes: 0 ended by a signal, 1 failure, 2 usage.
@@ -73,6 +81,7 @@ def main(
     from ..server.run import serve
     from ..server.settings import ServerSettings
 
-    settings = ServerSettings(engines={**engine.values(), **detection.values()}, limits=limits.limits(), **given)
+    given |= {"limits": limits.limits(), "segments": segments.rules()}
+    settings = ServerSettings(engines={**engine.values(), **detection.values()}, **given)
     with one_opencv_thread():
         serve(settings, lambda url: click.echo(f"facemill answers at {url} (routes: {url}/docs). Ctrl+C ends it."))

@@ -1,0 +1,50 @@
+"""A server in a process of its own, and requests to it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+from tests.support.facemill_command import ROOT, command_line
+
+
+@contextmanager
+def server(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A server on a free port, and that port."""
+    command = command_line("serve", "--port", 0, *arguments)
+    with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            match = re.search(r"http://[\w.:\[\]]+:(\d+) ", line)
+            assert match, line + (process.stderr.read() if process.stderr and not line else "")
+            yield process, int(match[1])
+        finally:
+            process.kill()
+
+
+def engine_options(engines: dict[str, Any]) -> list[object]:
+    """The options of a command for the engines of a fixture."""
+    return [word for name, value in engines.items() for word in (f"--{name}", value)]
+
+
+def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    """Send a request, with a picture if it has a body; returns status and body of the answer."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request(method, path, body, {"Content-Type": "image/png"})
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+def ask_json(port: int, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+    """Send a request, with JSON if it has a body; returns the status and the JSON of the answer."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        content = None if body is None else json.dumps(body).encode()
+        connection.request(method, path, content, {"Content-Type": "application/json", **headers})
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
