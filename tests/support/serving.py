@@ -35,7 +35,7 @@ def engine_options(engines: dict[str, Any]) -> list[object]:
 
 def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
     """Send a request, with a picture if it has a body; returns status and body of the answer."""
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=300)) as connection:
         connection.request(method, path, body, {"Content-Type": "image/png"})
         response = connection.getresponse()
         return response.status, response.read()
@@ -43,7 +43,7 @@ def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[i
 
 def ask_json(port: int, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
     """Send a request, with JSON if it has a body; returns the status and the JSON of the answer."""
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=300)) as connection:
         content = None if body is None else json.dumps(body).encode()
         connection.request(method, path, content, {"Content-Type": "application/json", **headers})
         response = connection.getresponse()
