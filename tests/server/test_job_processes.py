@@ -21,7 +21,7 @@ from runtime.faces.rules import FaceRules
 from tests.support.encoded_images import encode
 from tests.support.interrupted_runs import assert_same_file, wait_for_segment
 from tests.support.red_square_detector import picture
-from tests.support.serving import ask_json, engine_options, server
+from tests.support.running_server import ask_json, engine_options, server
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ import pytest
 from tests.support.errors import assert_refused
 from tests.support.facemill_command import ROOT, facemill
 from tests.support.photos_of_squares import squares
-from tests.support.serving import ask, engine_options, server
+from tests.support.running_server import ask, engine_options, server
 
 pytestmark = pytest.mark.slow
 

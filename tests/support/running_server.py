@@ -1,4 +1,4 @@
-"""A server in a process of its own, and requests to it."""
+"""A server in a process of its own, as a user starts it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import http.client
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-from tests.support.facemill_command import ROOT, command_line
+from tests.support.facemill_command import ROOT
 
 
 @contextmanager
 def server(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A server on a free port, and that port."""
-    command = command_line("serve", "--port", 0, *arguments)
+    command = [sys.executable, "-m", "runtime.cli.app", "serve", "--port", "0", *map(str, arguments)]
     with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
