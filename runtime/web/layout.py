@@ -35,7 +35,7 @@ class Place:
 
 
 # In the order of the navigation. The first one is the first page.
-PLACES = (Place("/files", "Files"),)
+PLACES = (Place("/create", "Create dataset"), Place("/files", "Files"), Place("/jobs", "Jobs"))
 
 
 def page(

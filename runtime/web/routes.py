@@ -8,6 +8,7 @@ from fastapi.responses import RedirectResponse
 from ..server.guard import Access
 from ..server.service import Service
 from .files_page import files_page
+from .jobs_pages import jobs_pages
 from .layout import PLACES
 from .login import login_routes
 from .static import static_routes
@@ -21,6 +22,6 @@ def page_routes(service: Service, access: Access) -> APIRouter:
     async def first() -> Response:
         return RedirectResponse(PLACES[0].path, 303)
 
-    for routes in (static_routes(), login_routes(access), files_page(service)):
+    for routes in (static_routes(), login_routes(access), files_page(service), jobs_pages(service)):
         router.include_router(routes)
     return router

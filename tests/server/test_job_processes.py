@@ -68,12 +68,13 @@ class Place:
         return server(*engine_options(self.engines), *folders, *self.options, *more)
 
     def worker(self, job: str) -> int | None:
-        """The process that holds the lock of a job; None without one."""
-        lock = os.stat(self.output / ".facemill-jobs" / job / "lock")
-        for line in Path("/proc/locks").read_text().splitlines():
-            words = line.split()
-            if words[1] == "FLOCK" and words[3] == "WRITE" and words[5].endswith(f":{lock.st_ino}"):
-                return int(words[4])
+        """The process of a job; None without one. The kernel names the server as holder of the lock that it passed on."""
+        folder = os.fsencode(self.output / ".facemill-jobs" / job)
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                words = (process / "cmdline").read_bytes().split(b"\0")
+                if folder in words and b") Z " not in (process / "stat").read_bytes():
+                    return int(process.name)
         return None
 
 
