@@ -96,7 +96,7 @@ class EventLog:
 
 
 class EventReader:
-    """Follows the log of a job from an event on: each later event once, in order. Owned by `with`."""
+    """Follows the log of a job from an event on: each later event once, in order. It keeps no file open."""
 
     def __init__(self, folder: Path, after: int = 0) -> None:
         """Begin after an event.
@@ -108,8 +108,7 @@ class EventReader:
         """
         self._path, self._old = folder / _LOG, folder / _OLD
         self._last = after if after <= last_event_id(folder) else 0
-        self._fd = -1
-        self._offset = 0
+        self._inode, self._offset = -1, 0  # of the log, and of what was read of it
 
     def read(self) -> list[Event]:
         """Return the events since the last call, or since the beginning.
@@ -117,56 +116,27 @@ class EventReader:
         Raises:
             OSError: the log cannot be read.
         """
-        events: dict[int, Event] = {}
-        if self._fd < 0:
-            if not self._open_log():
-                return []
-            with suppress(FileNotFoundError):  # opened later than the log: what moved meanwhile is read twice
-                events.update(_events_in(self._old.read_bytes()))
-        events.update(self._new_lines())
-        while self._has_moved():
-            events.update(self._new_lines())
-            self.close()
-            if not self._open_log():
-                break
-            events.update(self._new_lines())
+        try:
+            with open(self._path, "rb") as log:
+                status = os.fstat(log.fileno())
+                if status.st_ino == self._inode and status.st_size <= self._offset:
+                    return []
+                events: dict[int, Event] = {}
+                if status.st_ino != self._inode:  # opened before the old log, so that nothing moves past both
+                    with suppress(FileNotFoundError):
+                        events.update(_events_in(self._old.read_bytes()))
+                    self._inode, self._offset = status.st_ino, 0
+                log.seek(self._offset)
+                data = log.read()
+        except FileNotFoundError:
+            return []  # not yet there, or between two names
+        whole = data[: data.rfind(b"\n") + 1]  # the writer takes half a line back
+        self._offset += len(whole)
+        events.update(_events_in(whole))
         fresh = [events[number] for number in sorted(events) if number > self._last]
         if fresh:
             self._last = fresh[-1].id
         return fresh
-
-    def _open_log(self) -> bool:
-        try:
-            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return False
-        self._offset = 0
-        return True
-
-    def _has_moved(self) -> bool:
-        try:
-            return not os.path.samestat(os.fstat(self._fd), os.stat(self._path))
-        except FileNotFoundError:
-            return False  # between two names
-
-    def _new_lines(self) -> dict[int, Event]:
-        # Only whole lines move the offset: the writer takes half a line back.
-        data = os.pread(self._fd, max(0, os.fstat(self._fd).st_size - self._offset), self._offset)
-        lines = data[: data.rfind(b"\n") + 1]
-        self._offset += len(lines)
-        return _events_in(lines)
-
-    def close(self) -> None:
-        """Close the log."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __enter__(self) -> EventReader:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def last_event_id(folder: Path) -> int:

@@ -83,7 +83,8 @@ def _end_early(job: Job, events: EventLog, wishes: _Wishes, reason: Interrupted)
         events.append("ended", durable=True, state="cancelled" if job.wish() == "cancel" else "paused")
         return
     events.append("ended", durable=True, state="stopped")
-    job.set_end("stopped", detail=reason.message)
+    name = signal.Signals(reason.signum).name
+    job.set_end("stopped", code=reason.code, detail=f"{name} stopped the process. All photos that are done are durable")
 
 
 def _fail(job: Job, events: EventLog, code: str, detail: str) -> bool:

@@ -71,7 +71,6 @@ def jobs_pages(service: Service) -> APIRouter:
             can_start=service.jobs.can_start,
             jobs=listed,
             job=chosen,
-            data={"job": chosen},
         )
 
     return router

@@ -15,13 +15,13 @@ from tests.support.facemill_command import ROOT
 
 
 def numbers(folder: Path, after: int = 0) -> list[int]:
-    with EventReader(folder, after) as reader:
-        return [event.id for event in reader.read()]
+    return [event.id for event in EventReader(folder, after).read()]
 
 
 def test_events_are_read_from_any_event_on(tmp_path: Path) -> None:
     assert (numbers(tmp_path), last_event_id(tmp_path), last_progress(tmp_path)) == ([], 0, None)
-    with EventLog(tmp_path) as log, EventReader(tmp_path) as reader:
+    reader = EventReader(tmp_path)
+    with EventLog(tmp_path) as log:
         assert reader.read() == []
         log.append("started")
         log.append("progress", done=3)
@@ -48,11 +48,11 @@ def test_half_a_line_of_a_killed_process_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with path.open("ab") as file:
         file.write(b'{"id": 2, "event": "progr')
-    with EventReader(tmp_path) as reader:
-        assert [event.id for event in reader.read()] == [1]
-        with EventLog(tmp_path) as log:
-            log.append("progress", done=1)
-        assert [(event.id, event.kind) for event in reader.read()] == [(2, "progress")]
+    reader = EventReader(tmp_path)
+    assert [event.id for event in reader.read()] == [1]
+    with EventLog(tmp_path) as log:
+        log.append("progress", done=1)
+    assert [(event.id, event.kind) for event in reader.read()] == [(2, "progress")]
     # Zeros, which a power cut may leave for what was written last.
     with path.open("ab") as file:
         file.write(b"\0" * 50 + b"\n")
@@ -63,7 +63,8 @@ def test_half_a_line_of_a_killed_process_is_dropped(tmp_path: Path) -> None:
 
 def test_a_long_log_becomes_the_old_one_and_readers_miss_nothing(tmp_path: Path) -> None:
     total, seen, rng = 3000, list[int](), np.random.default_rng(0)
-    with EventLog(tmp_path, max_bytes=20_000) as log, EventReader(tmp_path) as reader:
+    reader = EventReader(tmp_path)
+    with EventLog(tmp_path, max_bytes=20_000) as log:
         done = 0
         while done < total:
             for _ in range(min(total - done, int(rng.integers(0, 150)))):  # less than a log holds
@@ -85,7 +86,8 @@ def test_several_threads_append_and_a_reader_follows(tmp_path: Path) -> None:
             log.append("progress")
 
     seen: list[int] = []
-    with EventLog(tmp_path) as log, EventReader(tmp_path) as reader:
+    reader = EventReader(tmp_path)
+    with EventLog(tmp_path) as log:
         threads = [threading.Thread(target=write) for _ in range(3)]
         for thread in threads:
             thread.start()
@@ -110,6 +112,5 @@ print(last_event_id(folder))
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     last = int(result.stdout)
-    with EventReader(tmp_path) as reader:
-        assert [event.id for event in reader.read()][-1] == last
+    assert numbers(tmp_path)[-1] == last
     assert (tmp_path / "events.jsonl").read_bytes().endswith(b"\n")

@@ -25,30 +25,29 @@ async def stream(job: Job, after: int, is_ending: Callable[[], bool]) -> AsyncIt
     state: JobState | None = None
     spoken = time.monotonic()
     yield f"retry: {_RETRY_MS}\n\n".encode()
-    with EventReader(job.path, after) as reader:
-        while not is_ending():
-            # The state first: what led to it is among the events by then, and goes out before it.
-            now, events = await asyncio.to_thread(lambda: (job.state(), reader.read()))
-            text = "".join(map(_event, events))
-            if now != state:
-                state = now
-                text += f"event: state\ndata: {json.dumps(now.to_dict())}\n\n"
-            if not text and time.monotonic() - spoken >= _HEARTBEAT_S:
-                text = ": alive\n\n"
-            if text:
-                spoken = time.monotonic()
-                yield text.encode()
-            if now.name in _FINAL:
-                return
-            await asyncio.sleep(_LOOK_EVERY_S)
+    reader = EventReader(job.path, after)
+    while not is_ending():
+        # The state first: what led to it is among the events by then, and goes out before it.
+        now, events = await asyncio.to_thread(lambda: (job.state(), reader.read()))
+        text = "".join(map(_event, events))
+        if now != state:
+            state = now
+            text += f"event: state\ndata: {json.dumps(now.to_dict())}\n\n"
+        if not text and time.monotonic() - spoken >= _HEARTBEAT_S:
+            text = ": alive\n\n"
+        if text:
+            spoken = time.monotonic()
+            yield text.encode()
+        if now.name in _FINAL:
+            return
+        await asyncio.sleep(_LOOK_EVERY_S)
 
 
 def is_over(job: Job, after: int) -> bool:
     """Whether no event follows, so that a client need not connect again."""
     if job.state().name not in _FINAL:
         return False
-    with EventReader(job.path, after) as reader:
-        return not reader.read()
+    return not EventReader(job.path, after).read()
 
 
 def _event(event: Event) -> str:

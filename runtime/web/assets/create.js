@@ -1,21 +1,23 @@
 // The page Create dataset: choose a folder, plan, start.
-import {ask, count, duration, figure, show, size} from "./requests.js";
+import {ask, count, duration, figure, many, show, size} from "./requests.js";
 
 const form = document.getElementById("create");
 const part = (id) => document.getElementById(id);
 let folder = "";
+let only = false; // whether the server has one folder of photos
 
 async function open(path, focus = false) {
   try {
     const listing = await ask("GET", `/api/v1/folders?path=${encodeURIComponent(path)}`);
-    if (!path && listing.folders.length === 1) return open(listing.folders[0].path, focus);
+    if (!path) only = listing.folders.length === 1;
+    if (!path && only) return open(listing.folders[0].path, focus);
     folder = listing.path;
     forgetPlan();
     part("here").textContent = folder
-      ? `${folder}: ${count(listing.photos)} photos here, ${count(listing.folders.length)}${listing.cut ? " or more" : ""} folders. All folders below are taken too.`
+      ? `${folder}: ${many(listing.photos, "photo", "photos")} here, ${listing.cut ? "more than " : ""}${many(listing.folders.length, "folder", "folders")}. All folders below are taken too.`
       : "Choose a folder.";
     const entries = listing.folders.map((each) => entry(each.name, each.path));
-    if (folder) entries.unshift(entry("Up", listing.parent ?? ""));
+    if (folder && !(only && listing.parent === null)) entries.unshift(entry("Up", listing.parent ?? ""));
     part("folders").replaceChildren(...entries);
     if (focus) part("folders").querySelector("button")?.focus();
     show(part("folder-error"), "");

@@ -24,7 +24,7 @@ const BUTTONS = {
 };
 
 const part = (id) => document.getElementById(id);
-const {job} = JSON.parse(part("data").textContent);
+const job = JSON.parse(part("jobs")?.dataset.job ?? "null");
 let last = job?.last_event ?? 0;
 let failed = -1;
 let asked = 0;

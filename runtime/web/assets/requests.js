@@ -27,6 +27,7 @@ export function show(element, text) {
 }
 
 export const count = (value) => number.format(value);
+export const many = (value, one, several) => `${count(value)} ${value === 1 ? one : several}`;
 
 /** A size in bytes for people: 1.5 GB. */
 export function size(bytes) {
