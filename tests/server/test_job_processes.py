@@ -9,7 +9,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ import pytest
 
 import runtime as facemill
 from runtime.faces.rules import FaceRules
+from tests.support import running_jobs
 from tests.support.encoded_images import encode
-from tests.support.interrupted_runs import assert_same_file, wait_for_segment
+from tests.support.interrupted_runs import assert_same_file
 from tests.support.red_square_detector import picture
+from tests.support.running_jobs import kill_jobs, worker_of
 from tests.support.running_server import ask_json, engine_options, server
 
 pytestmark = pytest.mark.slow
@@ -68,14 +70,8 @@ class Place:
         return server(*engine_options(self.engines), *folders, *audit, *more)
 
     def worker(self, job: str) -> int | None:
-        """The process of a job; None without one. (For the kernel the server holds the lock that it passed on.)"""
-        folder = os.fsencode(self.output / ".facemill-jobs" / job)
-        for process in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                words = (process / "cmdline").read_bytes().split(b"\0")
-                if folder in words and b") Z " not in (process / "stat").read_bytes():
-                    return int(process.name)
-        return None
+        """The process of a job; None without one."""
+        return worker_of(self.output / ".facemill-jobs" / job)
 
 
 @pytest.fixture
@@ -83,22 +79,11 @@ def place(root: Path, engines: dict[str, Any], tmp_path: Path) -> Iterator[Place
     place = Place(root, tmp_path / "files", engines)
     place.output.mkdir()
     yield place
-    for job in place.output.glob(".facemill-jobs/2*"):  # jobs outlive their server, but not their test
-        with suppress(FileNotFoundError, ProcessLookupError):
-            if (process := place.worker(job.name)) is not None:
-                os.kill(process, signal.SIGKILL)
+    kill_jobs(place.output)
 
 
-@contextmanager
-def held(place: Place, job: str) -> Iterator[int]:
-    """Hold a job still after its first segment, so that it is in its middle however slow the test is."""
-    wait_for_segment(place.output / "people.h5")
-    worker = place.worker(job)
-    assert worker is not None
-    os.kill(worker, signal.SIGSTOP)
-    yield worker
-    with suppress(ProcessLookupError):
-        os.kill(worker, signal.SIGCONT)
+def held(place: Place, job: str) -> AbstractContextManager[int]:
+    return running_jobs.held(place.output / ".facemill-jobs" / job, place.output / "people.h5")
 
 
 def start(port: int, **more: Any) -> str:
