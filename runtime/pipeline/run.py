@@ -19,6 +19,7 @@ from ..records import FACE_DATASETS, Status
 from ..sources.source import Source
 from ..storage.dataset import assemble
 from ..storage.file import EmbeddingFile
+from ..storage.format import count_outcomes
 from ..storage.ledger import Ledger
 from ..storage.runfolder import drop_attribute_parts
 from .plan import Finished, Plan, plan_run
@@ -91,7 +92,7 @@ def _complete(plan: Plan, source: Source, listener: Listener | None, control: Co
             with ExitStack() as stack:
                 with plan.ledger() as ledger:
                     pending = ledger.pending(retry=plan.request.retry)
-                    finished = ledger.counts(without=pending)
+                    finished = count_outcomes(np.delete(ledger.status, pending))
                     skip = stack.enter_context(_skip_duplicates(plan, ledger, source))
                 summary = Summary(plan.stored.rows, 0, {})
                 if len(pending):

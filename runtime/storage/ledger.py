@@ -262,10 +262,9 @@ class Ledger:
         each = np.repeat(rows, counts)
         return each, np.repeat(self.vector[rows] - offsets(counts), counts) + np.arange(len(each))
 
-    def counts(self, without: NDArray[np.int64] | None = None) -> dict[str, int]:
-        """Number of rows for each outcome that occurs, without some rows, (n,) int64."""
-        status = self.status if without is None else np.delete(self.status, without)
-        values = np.bincount(status, minlength=len(Status))
+    def counts(self) -> dict[str, int]:
+        """Number of rows for each outcome that occurs."""
+        values = np.bincount(self.status, minlength=len(Status))
         return {s.label: int(values[s]) for s in Status if values[s]}
 
     def __enter__(self) -> Ledger:
