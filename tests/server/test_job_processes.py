@@ -27,22 +27,21 @@ from tests.support.running_server import ask_json, engine_options, server
 
 pytestmark = pytest.mark.slow
 
-PHOTOS = 96
-# One thread decodes these large photos, so that a job takes some seconds on any machine.
+PHOTOS = 600  # more than the stages of a run hold
 OPTIONS = {"min_iod": 0, "max_fit": 1, "workers": 1, "batch_size": 4}
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Large photos with two faces each, and one that is damaged. Tests must not change them."""
-    folder = tmp_path_factory.mktemp("large")
+    """Photos with a face each, and one that is damaged. Tests must not change them."""
+    folder = tmp_path_factory.mktemp("root")
     for number in range(8):
         path = folder / f"{number:03}.png"
-        path.write_bytes(encode(picture(800, 1000, (40, 40, 60), (300, 40, 60), seed=number), "PNG"))
+        path.write_bytes(encode(picture(160, 240, (40, 40, 60), seed=number), "PNG"))
         for copy in range(1, PHOTOS // 8):
             os.link(path, folder / f"{number + 8 * copy:03}.png")
     (folder / "050.png").unlink()
-    (folder / "050.png").write_bytes(b"\x89PNG no photo")
+    (folder / "050.png").write_bytes(b"\xff\xd8\xff no photo")
     return folder
 
 

@@ -29,7 +29,7 @@ PATIENCE_MS = 300_000  # the machine of the tests may be busy
 def root(portraits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with many portraits, and with names that must not become part of a page."""
     root = tmp_path_factory.mktemp("root")
-    for copy in range(4):
+    for copy in range(8):
         for path in (portraits / "photos").rglob("*.jpg"):
             link = root / "2026" / f"copy{copy}" / path.relative_to(portraits / "photos")
             link.parent.mkdir(parents=True, exist_ok=True)
@@ -84,14 +84,14 @@ def test_a_dataset_is_created_with_the_keyboard_alone(visit: Browse, root: Path,
         page.keyboard.press("Enter")  # 2026, the first of them
         page.locator("#here", has_text=str(root / "2026")).wait_for()
         names = page.locator("#folders button").all_inner_texts()
-        assert names == ["Up", "<img src=x onerror=alert(1)>", "copy0", "copy1", "copy2", "copy3"]
+        assert names == ["Up", "<img src=x onerror=alert(1)>", *(f"copy{copy}" for copy in range(8))]
         tab_to(page, "#output")
         page.keyboard.press("Control+a")
         page.keyboard.type("made here")
         page.keyboard.press("Enter")
         page.locator("#start").wait_for(timeout=PATIENCE_MS)
         plan = page.locator("#plan").inner_text()
-        assert "241" in plan
+        assert "481" in plan
         assert all(name in plan for name in ("photos", "time", "disk while it runs", "disk afterwards", "memory"))
         assert page.locator("#start:focus").count() == 1
         for width in WIDTHS:
@@ -105,7 +105,7 @@ def test_a_dataset_is_created_with_the_keyboard_alone(visit: Browse, root: Path,
         page.locator("#failures tbody tr").wait_for(timeout=PATIENCE_MS)
         cells = page.locator("#failures td").all_inner_texts()
         assert cells[:2] == ["<img src=x onerror=alert(1)>/<b>.jpg", "corrupt"]
-        assert "embedded\n240" in page.locator("#outcomes").inner_text()
+        assert "embedded\n480" in page.locator("#outcomes").inner_text()
         assert page.locator("#open").is_visible()
         assert [page.locator(f"#{action}").is_visible() for action in ("pause", "resume", "cancel")] == [False] * 3
         assert (output / "made here.h5").exists()
@@ -145,7 +145,7 @@ def test_a_job_is_seen_by_every_window_and_over_a_killed_server(visit: Browse, r
                 wait_for_state(window, "Running|Waiting|Finished")
                 wait_for_state(window, "Finished")
                 assert window.locator("#done").inner_text() == "100.0 %"
-                assert "embedded\n240" in window.locator("#outcomes").inner_text()
+                assert "embedded\n480" in window.locator("#outcomes").inner_text()
         process.kill()
 
 
