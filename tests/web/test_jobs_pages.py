@@ -51,7 +51,7 @@ def output(tmp_path: Path) -> Iterator[Path]:
 
 @contextmanager
 def serving(root: Path, output: Path, *more: object) -> Iterator[tuple[Any, int]]:
-    small = ("--segment-rows", 16, "--segment-seconds", 0.2, "--audit", output.parent / "audit.jsonl")
+    small = ("--segment-rows", 16, "--segment-seconds", 0.2, "--audit", os.devnull)
     with server("--photos", root, "--output", output, *small, *more) as (process, port):
         yield process, port
 
