@@ -9,8 +9,11 @@ from ..server.guard import Access
 from ..server.service import Service
 from .files_page import files_page
 from .jobs_pages import jobs_pages
-from .layout import PLACES
 from .login import login_routes
+from .machine_page import machine_page
+from .models_page import models_page
+from .pictures import picture_routes
+from .recognise_page import recognise_page
 from .static import static_routes
 
 
@@ -20,8 +23,17 @@ def page_routes(service: Service, access: Access) -> APIRouter:
 
     @router.get("/")
     async def first() -> Response:
-        return RedirectResponse(PLACES[0].path, 303)
+        return RedirectResponse("/recognise" if service.files else "/create", 303)
 
-    for routes in (static_routes(), login_routes(access), files_page(service), jobs_pages(service)):
+    for routes in (
+        static_routes(),
+        login_routes(access),
+        picture_routes(service),
+        recognise_page(service),
+        files_page(service),
+        jobs_pages(service),
+        models_page(),
+        machine_page(service),
+    ):
         router.include_router(routes)
     return router
