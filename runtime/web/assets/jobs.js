@@ -147,8 +147,8 @@ async function showList() {
 }
 
 if (job) {
-  showState(job);
   if (job.progress) showProgress(job.progress);
+  showState(job);
   askFailures();
   follow(job.state);
   for (const action of ["pause", "resume", "cancel", "delete"]) part(action).addEventListener("click", () => act(action));
