@@ -104,11 +104,11 @@ def main() -> None:
 def measure(port: int, folder: Path, options: argparse.Namespace) -> None:
     """Measure pairs of windows, and write the results."""
     job = ask(port, "/jobs", {"photos": ["photos"], "output": "people"})["id"]
-    while not (ask(port, f"/jobs/{job}")["progress"] or {}).get("done"):
-        time.sleep(1)
-    time.sleep(10)  # the rate rises after the warm-up
     url, ratios, shares = f"http://127.0.0.1:{port}/jobs?id={job}", [], []
     try:
+        while not (ask(port, f"/jobs/{job}")["progress"] or {}).get("done"):
+            time.sleep(1)
+        time.sleep(10)  # the rate rises after the warm-up
         for pair in range(options.pairs):
             rates = {}
             for is_open in (False, True) if pair % 2 else (True, False):
