@@ -5,8 +5,8 @@
     python benchmarks/jobs.py --pairs 30 --seconds 30
 
 One job runs. The page *Jobs* of headless Chromium is closed and open in turns, each for a window, and the order changes
-from pair to pair. A ratio compares the two windows of a pair. What the browser uses of the cores is
-measured by their processor time, so that it also holds on a machine that does other work.
+from pair to pair. A ratio compares the two windows of a pair. The processor time of
+the browser is measured too, which holds also on a machine that does other work.
 """
 
 from __future__ import annotations
