@@ -55,6 +55,10 @@ class Lock:
                 self._fd = fd
                 return
 
+    def fileno(self) -> int:
+        """The descriptor of the locked file. A process that inherits it has the lock too, and keeps it."""
+        return self._fd
+
     def release(self) -> None:
         """Release the lock; harmless when it is released already."""
         if self._fd >= 0:
@@ -137,6 +141,24 @@ def lock_open_file(fd: int, path: Path, busy: str, *, wait: bool, required: bool
         os.close(fd)
         raise
     os.close(fd)
+    return False
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds the lock of a file. A file system without locks, or no file, has no holder."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two who look do not see each other
+    except BlockingIOError:
+        return True
+    except OSError as err:
+        if err.errno not in _NO_LOCKS:
+            raise
+    finally:
+        os.close(fd)
     return False
 
 

@@ -37,7 +37,7 @@ class State:
         per_s: units per second, over the last minute.
         elapsed_s: seconds since the job started or resumed.
         eta_s: seconds until the job is done at this rate; None if unknown.
-        counts: results by name, for example {"embedded": 12, "corrupt": 1}.
+        counts: results by name, including those of an earlier run, for example {"embedded": 12, "corrupt": 1}.
         bottleneck: the stage that limits the rate, for example "infer-bound"; "" for a job without stages.
         resident_bytes: RAM of this process, bytes.
     """
@@ -92,6 +92,7 @@ class Reporter:
         job: the name of the job.
         total: units of the whole job; 0 if unknown.
         done: units that an earlier run finished.
+        counts: results of that run, by name.
         unit: the counted unit, in the plural.
         listener: receives the progress; None logs a line every five seconds.
         bottleneck: returns the stage that limits the rate.
@@ -103,6 +104,7 @@ class Reporter:
         total: int,
         *,
         done: int = 0,
+        counts: Mapping[str, int] | None = None,
         unit: str = "rows",
         listener: Listener | None = None,
         bottleneck: Callable[[], str] = lambda: "",
@@ -111,7 +113,7 @@ class Reporter:
         self._total, self._done = total, done
         self._listener = listener or LogLine()
         self._bottleneck = bottleneck
-        self._counts: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter(counts or {})
         self._start = self._reported = time.monotonic()
         self._end: float | None = None
         self._samples = deque([(self._start, done)])  # (time, units done), of the last minute

@@ -163,6 +163,13 @@ def test_a_library_call_logs_a_line_every_five_seconds(clock: Clock, caplog: pyt
     assert lines[1].startswith("counted: 1,000/1,000 (100.0 %), 56 rows/s, 0 s left; ")
 
 
+def test_outcomes_of_an_earlier_run_count() -> None:
+    reporter = Reporter("process", 10, done=4, counts={"embedded": 3, "corrupt": 1})
+    reporter.advance(2, {"embedded": 1, "no-face": 1})
+    assert reporter.state().counts == {"embedded": 4, "corrupt": 1, "no-face": 1}
+    assert reporter.state().done == 6
+
+
 def test_downloads_of_unknown_size_show_megabytes_only(clock: Clock) -> None:
     reporter = Reporter("model.onnx", 0, done=1_000_000, unit="bytes")
     clock.now += 2

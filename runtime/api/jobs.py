@@ -98,6 +98,7 @@ def process(
     skip_duplicates: bool = False,
     retry: bool = False,
     patterns: Patterns | None = None,
+    within: Sequence[PathLike] = (),
     limit: int | None = None,
     dtype: str = defaults.DTYPE,
     limits: Limits | None = None,
@@ -130,6 +131,7 @@ def process(
         skip_duplicates: embed files that are the same, byte for byte, only once.
         retry: process failed photos again.
         patterns: names of files and folders to take and to leave out; None for the usual ones.
+        within: folders that no photo and no link may lead out of; none for no such limit.
         limit: process only the first N photos, in scan order.
         dtype: type of the stored embeddings, "float32" or "float16".
         limits: larger photos are refused before decoding.
@@ -145,6 +147,7 @@ def process(
         ConfigError: options exclude each other, or a value is out of range.
         ContractError: an unfinished or finished run has different settings.
         SourceError: no photos were found, or a folder cannot be read.
+        AccessError: a photo or a link leads out of `within`.
         EngineError, ModelError: an engine cannot be loaded or built, or a model is unknown or unavailable.
         StorageError, DiskFullError, LockedError: the output cannot be written.
         Interrupted: the control stopped the run; all finished results are on disk.
@@ -181,6 +184,7 @@ def process(
         faces=faces,
         limits=limits or Limits(),
         patterns=patterns or Patterns(),
+        within=tuple(os.fspath(folder) for folder in within),
         limit=limit,
         decoder=decoder,
         dtype=dtype,

@@ -17,6 +17,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _OPTIONS = (
     click.argument("files", nargs=-1, type=options.PATH, metavar="[FILE...]"),
     click.option("--photos", "roots", type=options.PATH, multiple=True, help="Folder of photos to add; repeatable."),
+    click.option("--output", type=options.PATH, help="Folder in which jobs of clients may make embedding files."),
+    click.option("--jobs", type=options.PATH, help="Folder that keeps jobs.  [default: .facemill-jobs in --output]"),
     click.option("--host", default=defaults.HOST, show_default=True, help="Address to listen on."),
     click.option(
         "--port", type=click.IntRange(0, 65535), default=defaults.PORT, show_default=True, help="Port; 0: any."
@@ -48,6 +50,7 @@ _OPTIONS = (
     click.option(
         "--audit", type=options.PATH, help="Append who asked for what and when to this file, as lines of JSON."
     ),
+    groups.segment_options,
 )
 
 
@@ -70,6 +73,9 @@ def main(log_file: Path | None, **given: Any) -> None:
     lists. Photos that clients send stay in memory. Only this machine can reach the default address. Another --host
     needs --token-file, or --insecure.
 
+    With --photos and --output, clients may start jobs, which embed photos into new files. A job runs in a process of
+    its own: the end of the server does not stop it, and a crash only interrupts it.
+
     SIGTERM and Ctrl+C end the server: it answers what it has accepted, and refuses the rest. It needs the packages of
     the extra `server`.
 
@@ -77,6 +83,7 @@ def main(log_file: Path | None, **given: Any) -> None:
     Examples:
       facemill serve people.h5
       facemill serve people.h5 --photos /photos --token-file tokens.txt --host 0.0.0.0
+      facemill serve --photos /photos --output /files
       curl --data-binary @somebody.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8420/api/v1/search
 
     Exit codes: 0 ended by a signal, 1 failure, 2 usage.
@@ -92,6 +99,7 @@ def serve_until_signal(
     engine: groups.EngineOptions,
     detection: groups.DetectorOptions,
     limits: groups.LimitOptions,
+    segments: groups.SegmentOptions,
     **given: Any,
 ) -> None:
     """Start a server with its pages, and return when a signal has ended it.
@@ -99,7 +107,7 @@ def serve_until_signal(
     Args:
         started: called with the address when the server answers.
         purpose: the command, for the error that names missing packages.
-        engine, detection, limits, given: the values of `server_options`.
+        engine, detection, limits, segments, given: the values of `server_options`.
     """
     from ..extras import require
 
@@ -109,7 +117,8 @@ def serve_until_signal(
     from ..server.settings import ServerSettings
     from ..web.routes import page_routes
 
-    settings = ServerSettings(engines={**engine.values(), **detection.values()}, limits=limits.limits(), **given)
+    given |= {"limits": limits.limits(), "segments": segments.rules()}
+    settings = ServerSettings(engines={**engine.values(), **detection.values()}, **given)
     with one_opencv_thread():
         serve(settings, started, [page_routes])
 

@@ -58,6 +58,8 @@ def estimate(
     *,
     count: int | None = None,
     patterns: Patterns | None = None,
+    within: Sequence[str] = (),
+    limit: int | None = None,
     engine: Engine | None = None,
     model: str | None = None,
     align: str = defaults.ALIGN,
@@ -72,6 +74,7 @@ def estimate(
         photos: folders, files and @lists; empty if the photos are not on this machine.
         count: number of photos, if they are not on this machine.
         patterns: names of files and folders to take and to leave out; None for the usual ones.
+        within, limit: see `facemill.process`.
         engine: engine for embedding; None for an engine of the model.
         model: a registered name or a model file; None for the default of this machine.
         align: "none" for photos that are aligned crops, without face detection.
@@ -82,12 +85,13 @@ def estimate(
     Raises:
         ConfigError: the folder of the output does not exist.
         SourceError: the inputs hold no photos.
+        AccessError: a photo or a link leads out of `within`.
         EngineError, ModelError: an engine does not run here, or a model is unknown.
     """
     folder = output.absolute().parent
     if not folder.is_dir():
         raise ConfigError(f"the folder of {output} does not exist. Create it, or name another file with -o")
-    scanned = scan(photos, patterns=patterns) if photos else FileSource(b"/", [])
+    scanned = scan(photos, patterns=patterns, within=within, limit=limit) if photos else FileSource(b"/", [])
     name, model_dimension, rate = _embedding(engine, model, align, scanned)
     gpu_free, gpu = (gpu_bytes, "as given") if gpu_bytes else probe_gpu()
     job = Job(

@@ -165,7 +165,11 @@ def scan_inputs(request: Request) -> Source:
     if isinstance(request.inputs, tuple):
         logger.info("scanning for photos")
         source = scan(
-            request.inputs, limit=request.limit, max_bytes=request.limits.max_bytes, patterns=request.patterns
+            request.inputs,
+            limit=request.limit,
+            max_bytes=request.limits.max_bytes,
+            patterns=request.patterns,
+            within=request.within,
         )
         if source.passed_over:
             logger.info("%s", passed_over_text(source.passed_over))

@@ -100,6 +100,7 @@ class Request:
         faces: how faces are detected and which are embedded.
         limits: size limits; larger photos are rejected before decoding.
         patterns: names of files and folders to take and to leave out.
+        within: folders that no photo and no link may lead out of; none for no such limit.
         limit: number of photos to take, from the start of the scan; None for all.
         decoder: "opencv", "dali" (on the GPU, for a TensorRT engine), or "auto": DALI if it can be used.
         dtype: dtype of `/embeddings`, "float32" or "float16".
@@ -132,6 +133,7 @@ class Request:
     run: RunOptions = field(default_factory=RunOptions)
     landmarks: Engine | None = None
     attributes: AttributeReader | None = None
+    within: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float16"):

@@ -19,6 +19,7 @@ from ..records import FACE_DATASETS, Status
 from ..sources.source import Source
 from ..storage.dataset import assemble
 from ..storage.file import EmbeddingFile
+from ..storage.format import count_outcomes
 from ..storage.ledger import Ledger
 from ..storage.runfolder import drop_attribute_parts
 from .plan import Finished, Plan, plan_run
@@ -91,11 +92,12 @@ def _complete(plan: Plan, source: Source, listener: Listener | None, control: Co
             with ExitStack() as stack:
                 with plan.ledger() as ledger:
                     pending = ledger.pending(retry=plan.request.retry)
+                    finished = count_outcomes(np.delete(ledger.status, pending))
                     skip = stack.enter_context(_skip_duplicates(plan, ledger, source))
                 summary = Summary(plan.stored.rows, 0, {})
                 if len(pending):
                     settings = settings or _find_settings(plan, source, pending, control)
-                    summary = _embed(plan, settings, pending, RunContext(source, control, skip), listener)
+                    summary = _embed(plan, settings, pending, finished, RunContext(source, control, skip), listener)
             counts = _write_file(plan, source)
             return replace(summary, embedded=counts.get(Status.EMBEDDED.label, 0), outcomes=counts)
         except DamagedError:
@@ -129,9 +131,14 @@ def _find_settings(plan: Plan, source: Source, pending: NDArray[np.int64], contr
 
 
 def _embed(
-    plan: Plan, settings: Settings, pending: NDArray[np.int64], context: RunContext, listener: Listener | None
+    plan: Plan,
+    settings: Settings,
+    pending: NDArray[np.int64],
+    finished: dict[str, int],
+    context: RunContext,
+    listener: Listener | None,
 ) -> Summary:
-    """Embed the pending photos into segments."""
+    """Embed the pending photos into segments; `finished` counts the outcomes of the others."""
     rows, control = plan.stored.rows, context.control
     logger.info("%d of %d photos to process", len(pending), rows)
     # Without the inputs: their names may be millions, and the task is sent to other processes.
@@ -141,6 +148,7 @@ def _embed(
         "process",
         rows,
         done=rows - len(pending),
+        counts=finished,
         unit="images",
         listener=listener,
         bottleneck=lambda: bottleneck(clocks.values(), 1.0),

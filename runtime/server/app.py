@@ -13,6 +13,7 @@ from ..errors import BusyError
 from .compreface import compreface_routes
 from .file_routes import file_routes
 from .guard import OPEN_ROUTES, Access, Guard, Tokens
+from .jobs.routes import job_routes
 from .journal import AuditLog, Journal, Metrics
 from .openapi import STATE, answers, docs_page, docs_style, with_tokens
 from .photo_routes import photo_routes
@@ -58,6 +59,7 @@ def make_app(service: Service, others: Sequence[Routes] = ()) -> Journal:
     add_handlers(app)
     app.include_router(photo_routes(service))
     app.include_router(file_routes(service))
+    app.include_router(job_routes(service))
     app.include_router(compreface_routes(service))
     for routes in others:
         app.include_router(routes(service, access))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from ..attributes.selection import AttributeFilter
 from ..engines.backends import backend_of
 from ..engines.build import rebuild_if_stale
 from ..engines.choose import choose_detector, choose_landmarks
-from ..errors import BusyError, ContractError, PhotoError, RequestError
+from ..errors import BusyError, ContractError, FacemillError, PhotoError, RequestError
 from ..index.flat import check_queries
 from ..pipeline.settings import usable_cores
 from ..records import Status
@@ -33,9 +34,12 @@ from ..storage.file import EmbeddingFile
 from .bodies import BodyReader, Reading
 from .engine_room import EngineRoom, Task
 from .file_changes import FileChanges
+from .jobs.desk import ServerJobs
 from .open_files import Opened, OpenFile, SharedEmbedders
 from .problems import HungUp, Refusal
 from .settings import ServerSettings
+
+logger = logging.getLogger(__name__)
 
 _UNREADABLE = tuple(f"{status.label}: " for status in (Status.CORRUPT, Status.UNSUPPORTED, Status.UNREADABLE))
 
@@ -161,7 +165,8 @@ class Service:
         room: runs the engines.
         bodies: reads the bodies of requests.
         changes: adds and removes photos.
-        files: the embedding files by name.
+        files: the embedding files by name; a finished job adds its own.
+        jobs: starts jobs and looks after them.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -180,13 +185,26 @@ class Service:
             engines: dict[str, Any] = {**settings.engines, "limits": limits, "max_faces": settings.max_faces}
             self._embedder = own(FaceEmbedder(**engines)).photo_embedder
             self._detector = own(_open_detector(settings, self._embedder))
-            embedders = own(SharedEmbedders(limits, settings.max_faces))
-            self.files = {path.stem: own(OpenFile(path, embedders)) for path in settings.files}
+            self._embedders = own(SharedEmbedders(limits, settings.max_faces))
+            self.files = {path.stem: own(OpenFile(path, self._embedders)) for path in settings.files}
+            self._made = own(ExitStack())  # files of jobs, closed after the engine room
             on_gpu = backend_of(self._embedder.info.backend).on_gpu
             self._embedder.photos_together()  # loads the engines
             self.room = EngineRoom(threads=1 if on_gpu else usable_cores(), places=settings.places)
             stack.callback(self.room.close)
+            self.jobs = own(ServerJobs(settings, self.open_file))
             self._owned = stack.pop_all()
+
+    def open_file(self, path: Path) -> None:
+        """Answer for one more file, unless it cannot be used. The thread of the jobs alone calls this."""
+        if path.stem in self.files:
+            return  # the same file, changed by a job: the next request opens it again
+        try:
+            file = self._made.enter_context(OpenFile(path, self._embedders))
+        except (FacemillError, OSError) as err:
+            logger.warning("%s is not answered for: %s", path, err)
+            return
+        self.files = {**self.files, path.stem: file}
 
     async def recognise(
         self, request: Request, photo: bytes, *, every: bool, attributes: tuple[str, ...], file: str | None
@@ -303,6 +321,7 @@ class Service:
         """Stop long work, because the server is ending; what is durable stays, and the same request goes on later."""
         self.is_draining = True
         self.changes.stop()
+        self.jobs.stop()
 
     def close(self) -> None:
         """Answer what was accepted, then release engines and files."""

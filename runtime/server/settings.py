@@ -12,6 +12,7 @@ from typing import Any
 from .. import defaults
 from ..errors import ConfigError, OptionError
 from ..images.decode import Limits
+from ..storage.segments import SegmentRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,11 @@ class ServerSettings:
         places: requests that may wait for an engine.
         rate: requests of a client in a second; 0 for no limit.
         audit: file of the audit log; None for the log of the process.
+        output: the folder in which jobs make embedding files; None for no jobs.
+        jobs: the folder of the jobs; None for `.facemill-jobs` in the folder of their files.
+        segments: limits of the segments of a job.
     Raises:
-        ConfigError: two files have one name, or a root is no folder.
+        ConfigError: two files have one name, or a root or the folder of outputs is no folder.
         OptionError: other machines reach the address, and there are no tokens.
     """
 
@@ -51,6 +55,9 @@ class ServerSettings:
     places: int = defaults.PLACES
     rate: float = 0.0
     audit: Path | None = None
+    output: Path | None = None
+    jobs: Path | None = None
+    segments: SegmentRules = field(default_factory=SegmentRules)
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and self.token_file is None and not self.insecure:
@@ -65,6 +72,10 @@ class ServerSettings:
         for root in self.roots:
             if not root.is_dir():
                 raise ConfigError(f"--photos is {root}; expected: a folder that exists")
+        if self.output is not None and not self.output.is_dir():
+            raise ConfigError(f"--output is {self.output}; expected: a folder that exists. Create it with mkdir -p")
+        if self.jobs is not None and self.output is None:
+            raise OptionError("--jobs was given without --output; expected: the folder in which jobs make files")
 
     @property
     def max_body(self) -> int:

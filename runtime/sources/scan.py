@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from ..defaults import MAX_BYTES
-from ..errors import ConfigError, MachineError, SourceError
+from ..errors import AccessError, ConfigError, MachineError, SourceError
 from ..retries import retried
 from .disks import Disks
 from .kinds import (
@@ -36,7 +36,12 @@ _LOOKED_AT = 1000  # photos of a list that are looked at for links: a look takes
 
 
 def scan(
-    inputs: Iterable[str], *, limit: int | None = None, max_bytes: int = MAX_BYTES, patterns: Patterns | None = None
+    inputs: Iterable[str],
+    *,
+    limit: int | None = None,
+    max_bytes: int = MAX_BYTES,
+    patterns: Patterns | None = None,
+    within: Sequence[str] = (),
 ) -> FileSource:
     """List every photo of `inputs`, in the order of the rows.
 
@@ -47,7 +52,9 @@ def scan(
         limit: maximum number of photos, in scan order; None for all.
         max_bytes: larger files are not read.
         patterns: names to take and to leave out; None for the usual ones, see `kinds.LEFT_OUT`.
+        within: folders that no input and no link may lead out of; none for no such limit.
     Raises:
+        AccessError: an input or a link leads out of `within`.
         SourceError: an input does not exist or cannot be read, or there are no photos.
         MachineError: a folder cannot be listed because of its disk.
         ConfigError: there are no inputs, or the limit is below 1.
@@ -63,6 +70,8 @@ def scan(
     if len(folders) > 1:
         paths = list(set(paths))  # folders may overlap; only a list may name a photo twice
     listed = [path for name in names if name.startswith(b"@") for path in read_list(name[1:])]
+    if within:
+        _refuse_outside([*folders, *listed, *walk.links, *walk.linked_folders], within)
     paths += [path for path in listed if walk.takes(path)]
     passed_over = tuple(sorted(walk.passed_over.items()))
     if not paths:
@@ -86,6 +95,17 @@ def scan(
     relative = [path[cut:] for path in paths[:limit]]
     disks = Disks(root, relative, walked=not listed, links=[*walk.links, *_sample(listed)])
     return FileSource(root, relative, max_bytes, passed_over, walk.patterns, disks)
+
+
+def _refuse_outside(paths: Iterable[bytes], within: Sequence[str]) -> None:
+    """Refuse a path that leads out of some folders."""
+    tops = [os.path.realpath(os.fsencode(folder)) for folder in within]
+    for path in paths:
+        real = os.path.realpath(path)
+        if not any(real == top or real.startswith(os.path.join(top, b"")) for top in tops):
+            raise AccessError(
+                f"{os.fsdecode(path)} leads to {os.fsdecode(real)}; expected: photos below {', '.join(within)}"
+            )
 
 
 def source_of_paths(root: bytes, names: Sequence[bytes], max_bytes: int, exclude: Sequence[str] = ()) -> FileSource:
@@ -172,11 +192,13 @@ class _Walk:
         patterns: names to take and to leave out.
         passed_over: number of files by ending, and of files and folders by the pattern that left them out.
         links: photos that are links.
+        linked_folders: folders that are links.
     """
 
     def __init__(self, patterns: Patterns) -> None:
         self.patterns = patterns
         self.links: list[bytes] = []
+        self.linked_folders: list[bytes] = []
         self.passed_over: Counter[str] = Counter()
 
     def takes(self, path: bytes) -> bool:
@@ -228,6 +250,7 @@ class _Walk:
                             yield entry.path
                         elif entry.is_symlink() and _is_dir(entry):
                             links.append(entry.path)
+                            self.linked_folders.append(entry.path)
                         elif is_photo(entry.path):
                             if entry.is_symlink():
                                 self.links.append(entry.path)

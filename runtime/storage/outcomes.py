@@ -37,16 +37,20 @@ class PhotoOutcome:
         return {"photo": self.photo, "path": self.path, "status": self.status.label, "detail": self.detail}
 
 
-def read_outcomes(file: EmbeddingFile, statuses: Collection[Status] = NOT_EMBEDDED) -> Iterator[PhotoOutcome]:
+def read_outcomes(
+    file: EmbeddingFile, statuses: Collection[Status] = NOT_EMBEDDED, *, last: int | None = None
+) -> Iterator[PhotoOutcome]:
     """Yield the photos that have one of some outcomes, in scan order.
 
     Args:
         file: an open embedding file.
         statuses: the outcomes; by default all but EMBEDDED.
+        last: only so many photos, from the end of the scan order; None for all.
     Raises:
         StorageError: the outcomes are damaged.
     """
     wanted = np.flatnonzero(np.isin(file.status, list(statuses)))
+    wanted = wanted if last is None else wanted[max(0, len(wanted) - last) :]
     blocks = np.split(wanted, np.flatnonzero(np.diff(wanted // _BLOCK_ROWS)) + 1) if len(wanted) else []
     for photos in blocks:
         start, stop = int(photos[0]), int(photos[-1]) + 1

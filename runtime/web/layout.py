@@ -34,10 +34,12 @@ class Place:
     label: str
 
 
-# In the order of the navigation. The first one is the first page.
+# In the order of the navigation.
 PLACES = (
+    Place("/create", "Create dataset"),
     Place("/recognise", "Recognise"),
     Place("/files", "Files"),
+    Place("/jobs", "Jobs"),
     Place("/models", "Models"),
     Place("/machine", "Machine"),
 )

@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse
 from ..server.guard import Access
 from ..server.service import Service
 from .files_page import files_page
-from .layout import PLACES
+from .jobs_pages import jobs_pages
 from .login import login_routes
 from .machine_page import machine_page
 from .models_page import models_page
@@ -23,7 +23,7 @@ def page_routes(service: Service, access: Access) -> APIRouter:
 
     @router.get("/")
     async def first() -> Response:
-        return RedirectResponse(PLACES[0].path, 303)
+        return RedirectResponse("/recognise" if service.files else "/create", 303)
 
     for routes in (
         static_routes(),
@@ -31,6 +31,7 @@ def page_routes(service: Service, access: Access) -> APIRouter:
         picture_routes(service),
         recognise_page(service),
         files_page(service),
+        jobs_pages(service),
         models_page(),
         machine_page(service),
     ):

@@ -33,7 +33,7 @@ def test_the_description_names_every_route_its_problems_and_its_token(client: Cl
             page = await http.get("/docs")
             style = await http.get("/docs.css")
         assert schema["openapi"].startswith("3.1")
-        assert {"/api/v1/recognition", "/api/v1/files/{name}/add", "/metrics"} <= set(schema["paths"])
+        assert {"/api/v1/recognition", "/api/v1/files/{name}/add", "/api/v1/jobs", "/metrics"} <= set(schema["paths"])
         shown = ParsedPage(page.text)
         links = {attributes.get("href") for tag, attributes in shown.tags if tag == "a"}
         for path, operations in schema["paths"].items():
@@ -55,7 +55,7 @@ def test_the_description_names_every_route_its_problems_and_its_token(client: Cl
 
 @pytest.mark.slow
 def test_requests_made_from_the_description_have_the_answers_that_it_states(
-    settings: ServerSettings, folder_of_people: Path, token_file: Path
+    settings: ServerSettings, folder_of_people: Path, token_file: Path, tmp_path: Path
 ) -> None:
     photo = squares(3)
     schemathesis.openapi.format("binary", st.just(photo))
@@ -70,6 +70,7 @@ def test_requests_made_from_the_description_have_the_answers_that_it_states(
         suppress_health_check=list(hypothesis.HealthCheck),
     )
     changes = {"token_file": token_file, "roots": (folder_of_people,), "names": ("testserver",), "seconds": 60.0}
+    changes["output"] = tmp_path
     with Service(replace(settings, **changes)) as service:
         schema = schemathesis.openapi.from_asgi("/openapi.json", make_app(service))
         operations = [result.ok() for result in schema.get_all_operations()]
@@ -81,7 +82,8 @@ def test_requests_made_from_the_description_have_the_answers_that_it_states(
                 @hypothesis.given(operation.as_strategy(generation_mode=mode))
                 def check(case: Any) -> None:
                     headers = {"Authorization": f"Bearer {TOKEN}"}
-                    depends = "/search" in case.path or "/files/" in case.path  # on what the file holds
+                    # What the file holds, and which photos and jobs there are, decides too.
+                    depends = any(part in case.path for part in ("/search", "/files/", "/jobs", "/folders"))
                     case.call_and_validate(
                         headers=headers, excluded_checks=[positive_data_acceptance] if depends else []
                     )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +16,14 @@ import pytest
 from tests.support.errors import assert_refused
 from tests.support.facemill_command import ROOT, facemill
 from tests.support.photos_of_squares import squares
-from tests.support.running_server import server
+from tests.support.running_server import ask, engine_options, server
 
 pytestmark = pytest.mark.slow
 
 
-def options(engines: dict[str, Any]) -> list[object]:
-    return [word for name, value in engines.items() for word in (f"--{name}", value)]
-
-
-def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
-        connection.request(method, path, body, {"Content-Type": "image/png"})
-        response = connection.getresponse()
-        return response.status, response.read()
-
-
 def test_a_signal_ends_a_server_after_it_has_answered(engines: dict[str, Any], embedded_people: Path) -> None:
     photo = squares(3)
-    with server(embedded_people, *options(engines)) as (process, port):
+    with server(embedded_people, *engine_options(engines)) as (process, port):
         assert ask(port, "GET", "/api/v1/health/ready") == (200, b'{"status":"ready"}')
         status, body = ask(port, "POST", "/api/v1/search", photo)
         assert (status, b"person" in body) == (200, True)
@@ -61,7 +48,7 @@ def test_a_signal_ends_a_server_after_it_has_answered(engines: dict[str, Any], e
 
 def test_clients_that_break_off_do_not_disturb_others(engines: dict[str, Any]) -> None:
     photo = squares(3)
-    with server(*options(engines)) as (process, port):
+    with server(*engine_options(engines)) as (process, port):
         expected = ask(port, "POST", "/api/v1/recognition", photo)
         answers: list[tuple[int, bytes]] = []
 
@@ -91,11 +78,11 @@ def test_clients_that_break_off_do_not_disturb_others(engines: dict[str, Any]) -
 def test_an_address_that_cannot_be_used_is_named(engines: dict[str, Any], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert_refused(facemill("serve", *options(engines), "--port", port), "E-MACHINE", port, "--port")
+        assert_refused(facemill("serve", *engine_options(engines), "--port", port), "E-MACHINE", port, "--port")
     result = facemill("serve", "--host", "0.0.0.0", "--port", 0)
     assert (result.returncode, "E-OPTION" in result.stderr) == (2, True)
     assert_refused(facemill("serve", "--port", 0, "--insecure", "--host", "no such host"), "E-MACHINE", "no such host")
-    assert_refused(facemill("serve", *options(engines), "--port", 0, tmp_path / "no.h5"), "E-STORAGE", "no.h5")
+    assert_refused(facemill("serve", *engine_options(engines), "--port", 0, tmp_path / "no.h5"), "E-STORAGE", "no.h5")
 
 
 def test_a_missing_package_is_named_with_its_command(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.errors import ConfigError, SourceError
+from runtime.errors import AccessError, ConfigError, SourceError
 from runtime.sources.pathtable import PathTable, write_paths
 from runtime.sources.scan import read_list, scan
 from tests.support.errors import raises
@@ -49,6 +49,33 @@ def test_link_loops_end_and_no_photo_counts_twice(tmp_path: Path) -> None:
     (tmp_path / "self").symlink_to("self")
     (tmp_path / "1-link.jpg").symlink_to(tmp_path / "real" / "1.jpg")
     assert scan([str(tmp_path)]).names == [b"1-link.jpg", b"real/1.jpg", b"real/deep/2.jpg"]
+
+
+def test_no_link_leads_out_of_the_folders_of_a_limit(tmp_path: Path) -> None:
+    root, outside, other = (tmp_path / name for name in ("root", "outside", "root-of-another"))
+    for folder in (root / "a", outside, other):
+        folder.mkdir(parents=True)
+        (folder / "0.jpg").touch()
+    (root / "inner").symlink_to(root / "a")
+    (root / "photo.jpg").symlink_to(root / "a" / "0.jpg")
+    within = [str(root)]
+    assert scan([str(root)], within=within).names == [b"a/0.jpg", b"photo.jpg"]
+    for name, target in (
+        ("link", outside),
+        ("link.jpg", outside / "0.jpg"),
+        ("link", other),  # whose name begins like that of the root
+        ("a/deep", tmp_path),
+    ):
+        (root / name).symlink_to(target)
+        with raises(AccessError, root / name, target):
+            scan([str(root)], within=within)
+        assert len(scan([str(root)], within=[str(tmp_path)]).names) >= 3
+        (root / name).unlink()
+    with raises(AccessError, outside):
+        scan([str(outside)], within=within)
+    (tmp_path / "list.txt").write_text(f"{outside}/0.jpg\n")
+    with raises(AccessError, outside / "0.jpg"):
+        scan([f"@{tmp_path}/list.txt"], within=within)
 
 
 def test_names_that_are_not_utf8_are_kept(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from typing import Any
 
 from tests.support.facemill_command import ROOT
 
@@ -29,3 +32,25 @@ def server(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], int]]:
             yield process, int(match[1])
         finally:
             process.kill()
+
+
+def engine_options(engines: dict[str, Any]) -> list[object]:
+    """The options of a command for the engines of a fixture."""
+    return [word for name, value in engines.items() for word in (f"--{name}", value)]
+
+
+def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    """Send a request, with a picture if it has a body; returns status and body of the answer."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=300)) as connection:
+        connection.request(method, path, body, {"Content-Type": "image/png"})
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+def ask_json(port: int, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+    """Send a request, with JSON if it has a body; returns the status and the JSON of the answer."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=300)) as connection:
+        content = None if body is None else json.dumps(body).encode()
+        connection.request(method, path, content, {"Content-Type": "application/json", **headers})
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
