@@ -47,6 +47,7 @@ LAYERS = {
     "faces": 6,
     "attributes": 7,
     "index": 7,
+    "review": 7,
     "graphs": 7,
     "engines": 8,
     "pipeline": 9,
