@@ -72,7 +72,12 @@ def main(
         require(module, extra="server", purpose="facemill serve")
     from ..server.run import serve
     from ..server.settings import ServerSettings
+    from ..web.routes import page_routes
 
     settings = ServerSettings(engines={**engine.values(), **detection.values()}, limits=limits.limits(), **given)
     with one_opencv_thread():
-        serve(settings, lambda url: click.echo(f"facemill answers at {url} (routes: {url}/docs). Ctrl+C ends it."))
+        serve(settings, _say_where, [page_routes])
+
+
+def _say_where(url: str) -> None:
+    click.echo(f"facemill answers at {url} (routes: {url}/docs). Ctrl+C ends it.")

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-_ROOM = files(__package__)
+_ROOM = Path(__file__).parent
 
 
 def render(
@@ -57,7 +56,7 @@ def render(
     if "data" in values:
         values["data"] = _json_in_html(values["data"])
     return (
-        _environment()
+        environment(_ROOM)
         .get_template(f"{template}.html")
         .render(
             style=Markup("".join(asset(f"{name}.css") for name in ("page", *styles))),
@@ -124,11 +123,20 @@ def count(number: int, singular: str, plural: str) -> str:
     return f"{number:,} {singular if number == 1 else plural}"
 
 
-@lru_cache(maxsize=1)
-def _environment() -> Environment:
+@lru_cache(maxsize=2)
+def environment(room: Path) -> Environment:
+    """Make the environment of the templates of a room, which may extend and include those of this room.
+
+    Every value is escaped, and its hidden characters are made visible.
+    """
     jinja2 = require("jinja2", purpose="writing a page")
+
+    def load(name: str) -> str:
+        own = room / "templates" / name
+        return (own if own.is_file() else _ROOM / "templates" / name).read_text("utf-8")
+
     environment: Environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: (_ROOM / "templates" / name).read_text("utf-8")),
+        loader=jinja2.FunctionLoader(load),
         autoescape=True,
         finalize=_printable,
         undefined=jinja2.StrictUndefined,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import HTMLResponse
 
 from .. import __version__
 from ..errors import BusyError
 from .compreface import compreface_routes
 from .file_routes import file_routes
-from .guard import OPEN_ROUTES, Guard, Tokens
+from .guard import OPEN_ROUTES, Access, Guard, Tokens
 from .journal import AuditLog, Journal, Metrics
 from .openapi import STATE, answers, docs_page, docs_style, with_tokens
 from .photo_routes import photo_routes
@@ -23,17 +23,20 @@ _DESCRIPTION = """Find, embed, compare and search faces. Photos are sent as mult
 image, or as Base64 in JSON. Results are what the library and the commands of facemill return. Errors are problems
 (RFC 9457) with facemill's codes."""
 
+Routes = Callable[[Service, Access], APIRouter]  # makes the routes of another room
 
-def make_app(service: Service) -> Journal:
+
+def make_app(service: Service, others: Sequence[Routes] = ()) -> Journal:
     """Make the ASGI application of a service, which it closes at its end.
 
     Args:
         service: the engines and files.
+        others: make the routes of other rooms, such as pages.
     Raises:
         ConfigError: the file of tokens or the audit log cannot be used.
     """
     settings = service.settings
-    tokens = None if settings.token_file is None else Tokens.read(settings.token_file)
+    access = Access(None if settings.token_file is None else Tokens.read(settings.token_file))
     metrics, audit = Metrics(service.room), AuditLog(settings.audit)
 
     @asynccontextmanager
@@ -56,12 +59,14 @@ def make_app(service: Service) -> Journal:
     app.include_router(photo_routes(service))
     app.include_router(file_routes(service))
     app.include_router(compreface_routes(service))
+    for routes in others:
+        app.include_router(routes(service, access))
     _add_health(app, service, metrics)
     _add_docs(app)
-    if tokens is not None:
+    if access.tokens is not None:
         with_tokens(app.openapi(), sorted(OPEN_ROUTES))
     names = (settings.host, *settings.names)
-    return Journal(Guard(app, tokens=tokens, names=names, rate=settings.rate), metrics=metrics, audit=audit)
+    return Journal(Guard(app, access=access, names=names, rate=settings.rate), metrics=metrics, audit=audit)
 
 
 def _add_health(app: FastAPI, service: Service, metrics: Metrics) -> None:

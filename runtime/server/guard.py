@@ -1,4 +1,4 @@
-"""Who may ask: the Host and Origin of a request, its token, and the rate of its client."""
+"""Who may ask: the Host and Origin of a request, its token or session, and the rate of its client."""
 
 from __future__ import annotations
 
@@ -7,24 +7,32 @@ import hmac
 import ipaddress
 import math
 import os
+import secrets
 import socket
 import stat
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import AccessError, BusyError, ConfigError, RequestError
 from .problems import Refusal, problem_of
 
 OPEN_ROUTES = frozenset({"/api/v1/health/live", "/api/v1/health/ready", "/docs", "/docs.css", "/openapi.json"})
+LOGIN = "/login"  # the page that takes a token
+ASSETS = "/static/"  # styles and scripts of pages, below this path
+COOKIE = "facemill_session"
 NOBODY = "-"  # who asks, if there are no tokens
+SESSION_S = 12 * 3600  # seconds after which a browser must give its token again
 _MIN_TOKEN = 16  # characters
 _MAX_CLIENTS = 10_000  # whose rates are remembered
+_MAX_SESSIONS = 1000  # browsers that are logged in
 
 
 class Tokens:
@@ -76,6 +84,48 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
+class Access:
+    """The tokens of clients, and the sessions of browsers that gave one. Sessions end with the server.
+
+    Attributes:
+        tokens: the tokens; None to let everybody in.
+    """
+
+    def __init__(self, tokens: Tokens | None) -> None:
+        self.tokens = tokens
+        self._sessions: OrderedDict[bytes, tuple[str, float]] = OrderedDict()  # client and end, by digest of the cookie
+
+    def open_session(self, token: str) -> tuple[str, str] | None:
+        """Start the session of a browser. Returns the name of its client and the value of its cookie; None for a wrong
+        token."""
+        client = None if self.tokens is None else self.tokens.client_of(token)
+        if client is None:
+            return None
+        cookie = secrets.token_urlsafe(32)
+        self._sessions[_digest(cookie)] = client, time.monotonic() + SESSION_S
+        while len(self._sessions) > _MAX_SESSIONS:
+            self._sessions.popitem(last=False)
+        return client, cookie
+
+    def close_session(self, headers: Headers) -> None:
+        """End the session that a request names."""
+        self._sessions.pop(_digest(_cookie_in(headers)), None)
+
+    def client_of(self, headers: Headers, method: str) -> str | None:
+        """The name of the client of a request, by its token or its session; None for none.
+
+        A browser sends its cookie by itself, so a session may change something only from a page of this server.
+        """
+        assert self.tokens is not None
+        token = _token_in(headers)
+        if token:
+            return self.tokens.client_of(token)
+        client, end_s = self._sessions.get(_digest(_cookie_in(headers)), (None, 0.0))
+        if time.monotonic() >= end_s or (method not in ("GET", "HEAD") and "origin" not in headers):
+            return None
+        return client
+
+
 class RateLimit:
     """Requests a second of each client, with a second's worth at once."""
 
@@ -101,16 +151,16 @@ class RateLimit:
 class Guard:
     """Refuses requests before they reach a route. `scope["facemill.client"]` is the name of the client."""
 
-    def __init__(self, app: ASGIApp, *, tokens: Tokens | None, names: tuple[str, ...], rate: float) -> None:
+    def __init__(self, app: ASGIApp, *, access: Access, names: tuple[str, ...], rate: float) -> None:
         """Protect an application.
 
         Args:
             app: the application.
-            tokens: the tokens; None to let everybody in.
+            access: tokens and sessions.
             names: host names of this server; addresses and `localhost` need no name.
             rate: requests a second of a client; 0 for no limit.
         """
-        self._app, self._tokens, self._rate = app, tokens, RateLimit(rate)
+        self._app, self._access, self._rate = app, access, RateLimit(rate)
         self._names = {"localhost", socket.gethostname().lower(), *(name.lower() for name in names)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,6 +171,9 @@ class Guard:
         try:
             self._check(scope)
         except (Refusal, AccessError) as err:
+            if isinstance(err, Refusal) and err.status == 401 and _wants_page(scope):
+                response = RedirectResponse(f"{LOGIN}?next={quote(scope['path'])}", 303)
+                return await response(scope, receive, send)
             return await problem_of(err)(scope, receive, send)
         await self._app(scope, receive, send)
 
@@ -132,16 +185,16 @@ class Guard:
         """
         headers = Headers(scope=scope)
         self._check_host(headers)
-        if scope["path"] in OPEN_ROUTES:
+        if is_open(scope["path"]):
             return
-        if self._tokens is not None:
-            client = self._tokens.client_of(_token_in(headers))
+        if self._access.tokens is not None:
+            client = self._access.client_of(headers, scope["method"])
             if client is None:
                 reason = "the request has no valid token; expected: Authorization: Bearer TOKEN, or x-api-key: TOKEN"
                 raise Refusal(401, AccessError(reason), {"WWW-Authenticate": "Bearer"})
             scope["facemill.client"] = client
         address = (scope.get("client") or ("",))[0]
-        wait_s = self._rate.wait_s(scope["facemill.client"] if self._tokens else address, time.monotonic())
+        wait_s = self._rate.wait_s(scope["facemill.client"] if self._access.tokens else address, time.monotonic())
         if wait_s:
             reason = "the client sends more requests than --rate allows. Send them more slowly"
             raise Refusal(429, BusyError(reason), {"Retry-After": str(math.ceil(wait_s))})
@@ -161,6 +214,16 @@ class Guard:
             raise AccessError(f"the request comes from a page of {origin!r:.100}; expected: a page of this server")
         if origin is None and headers.get("sec-fetch-site") == "cross-site":
             raise AccessError("the request comes from a page of another site; expected: a page of this server")
+
+
+def is_open(path: str) -> bool:
+    """Whether a route needs no token."""
+    return path in OPEN_ROUTES or path == LOGIN or path.startswith(ASSETS)
+
+
+def _wants_page(scope: Scope) -> bool:
+    """Whether a browser asks for a page, and not a program or a script for data."""
+    return scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", "")
 
 
 def _origin_host(origin: str) -> str:
@@ -189,3 +252,7 @@ def _is_address(name: str) -> bool:
 def _token_in(headers: Headers) -> str:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+
+
+def _cookie_in(headers: Headers) -> str:
+    return str(cookie_parser(headers.get("cookie", "")).get(COOKIE, ""))

@@ -19,13 +19,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..errors import ConfigError
 from ..files import create_empty
 from .engine_room import EngineRoom
-from .guard import OPEN_ROUTES
+from .guard import LOGIN, is_open
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _HEADERS = (
     (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"),
     (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),  # with `no-referrer` browsers do not say the origin of a form
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 )
@@ -106,7 +106,7 @@ class AuditLog:
 
 
 class Journal:
-    """Counts and records every request, and adds the headers that every answer has."""
+    """Counts and records every request, and adds the headers that every answer has, unless its route sets them."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, audit: AuditLog) -> None:
         """Wrap an application, with its guard."""
@@ -122,7 +122,9 @@ class Journal:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message.get("headers", ()), *_HEADERS]}
+                headers = list(message.get("headers", ()))
+                own = {name for name, _ in headers}
+                message = {**message, "headers": [*headers, *(pair for pair in _HEADERS if pair[0] not in own)]}
             await send(message)
 
         try:
@@ -130,7 +132,7 @@ class Journal:
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.count(route, status, time.perf_counter() - start_s)
-            if scope["path"] not in OPEN_ROUTES:
+            if not is_open(scope["path"]) or (scope["path"] == LOGIN and scope["method"] == "POST"):
                 self._audit.write(
                     client=scope.get("facemill.client", "-"),
                     address=(scope.get("client") or ("",))[0],

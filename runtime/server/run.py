@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import uvicorn
 
 from ..errors import MachineError
-from .app import make_app
+from .app import Routes, make_app
 from .service import Service
 from .settings import ServerSettings
 
@@ -36,12 +36,13 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def serve(settings: ServerSettings, started: Callable[[str], None]) -> None:
+def serve(settings: ServerSettings, started: Callable[[str], None], others: Sequence[Routes] = ()) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:
         settings: what is served, and where.
         started: called with the URL when requests are answered.
+        others: make the routes of other rooms, such as pages.
     Raises:
         ConfigError, EngineError, ModelError, StorageError: a file or an engine cannot be used.
         MachineError: the address cannot be used.
@@ -49,7 +50,7 @@ def serve(settings: ServerSettings, started: Callable[[str], None]) -> None:
     listener = listen(settings.host, settings.port)
     with listener, Service(settings) as service:
         config = uvicorn.Config(
-            make_app(service),
+            make_app(service, others),
             http="h11",
             ws="none",
             lifespan="on",

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import http.client
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +18,9 @@ import pytest
 from tests.support.errors import assert_refused
 from tests.support.facemill_command import ROOT, facemill
 from tests.support.photos_of_squares import squares
+from tests.support.running_server import server
 
 pytestmark = pytest.mark.slow
-
-
-@contextmanager
-def server(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A server on a free port, and that port."""
-    command = [sys.executable, "-m", "runtime.cli.app", "serve", "--port", "0", *map(str, arguments)]
-    with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            match = re.search(r"http://[\w.:\[\]]+:(\d+) ", line)
-            assert match, line + (process.stderr.read() if process.stderr and not line else "")
-            yield process, int(match[1])
-        finally:
-            process.kill()
 
 
 def options(engines: dict[str, Any]) -> list[object]:
