@@ -11,7 +11,7 @@ from ..errors import ConfigError
 from ..storage.file import EmbeddingFile
 from ..text import printable
 from .constraints import CLUSTER_KINDS, PAIR_KINDS, Kind, State, Verdict
-from .rows import RowRules, faces_of
+from .rows import RowRules, faces_of, find_rows
 from .store import Face, NewDecision, ReviewStore
 
 _VERDICTS = ("same", "different", "undecided")
@@ -39,6 +39,10 @@ class Review:
     added and removed. A decision is durable when its method returns, and `undo` takes it back. If decisions contradict
     each other, the latest wins. Use it in a `with` block; one thread at a time may use it.
 
+    Attributes:
+        who: who decides, from now on.
+        embeddings: the open file.
+
     Example:
         >>> import facemill
         >>> with facemill.Review("people.h5") as review:
@@ -59,9 +63,11 @@ class Review:
         Raises:
             StorageError: the file is missing or damaged.
         """
-        self._embeddings = EmbeddingFile(Path(file))
-        self._store, self._who = ReviewStore(Path(file)), who
+        self.embeddings = EmbeddingFile(Path(file))
+        self.who = who
+        self._store = ReviewStore(Path(file))
         self._rules: RowRules | None = None
+        self._rows: dict[Face, int | None] = {}  # of the faces that were looked for; None if the file lacks them
 
     @property
     def rules(self) -> RowRules:
@@ -71,7 +77,12 @@ class Review:
             StorageError: the file or the store is damaged.
         """
         if self._rules is None or self._rules.clock != self._store.clock():
-            self._rules = RowRules.of(self._embeddings, self._store.read())
+            stored = self._store.read()
+            unknown = [face for face in stored.faces.values() if face not in self._rows]
+            self._rows |= dict.fromkeys(unknown)
+            self._rows |= find_rows(self.embeddings, unknown)
+            rows = {self._rows[face]: number for number, face in stored.faces.items()}
+            self._rules = RowRules(stored, {row: number for row, number in rows.items() if row is not None})
         return self._rules
 
     def state(self, row_a: int, row_b: int) -> State:
@@ -106,7 +117,7 @@ class Review:
                 raise ConfigError(f"a verdict is {each.verdict!r:.40}; expected: {', '.join(_VERDICTS)}")
         faces = self._faces([row for each in verdicts for row in (each.row_a, each.row_b)])
         pairs = zip(verdicts, faces[::2], faces[1::2], strict=True)
-        return self._store.add([NewDecision(each.verdict, (a,), (b,)) for each, a, b in pairs], self._who)
+        return self._store.add([NewDecision(each.verdict, (a,), (b,)) for each, a, b in pairs], self.who)
 
     def merge(self, rows: Iterable[int], name: str | None = None) -> int:
         """Decide that rows show one person, and return the number of the decision.
@@ -150,19 +161,19 @@ class Review:
 
     def undo_pair(self) -> int | None:
         """Take back the person's latest decision about a pair. Returns its number; None if there is none."""
-        return self._store.undo(PAIR_KINDS, self._who)
+        return self._store.undo(PAIR_KINDS, self.who)
 
     def redo_pair(self) -> int | None:
         """Take back the latest `undo_pair`, unless the person has decided about a pair since; see there."""
-        return self._store.redo(PAIR_KINDS, self._who)
+        return self._store.redo(PAIR_KINDS, self.who)
 
     def undo_cluster(self) -> int | None:
         """Take back the person's latest merge, split or name. Returns its number; None if there is none."""
-        return self._store.undo(CLUSTER_KINDS, self._who)
+        return self._store.undo(CLUSTER_KINDS, self.who)
 
     def redo_cluster(self) -> int | None:
         """Take back the latest `undo_cluster`, unless the person has changed a cluster since; see there."""
-        return self._store.redo(CLUSTER_KINDS, self._who)
+        return self._store.redo(CLUSTER_KINDS, self.who)
 
     def _add(
         self, kind: Kind, rows: list[int], others: Sequence[int] = (), *, name: str | None = None, least: int = 1
@@ -171,17 +182,33 @@ class Review:
             raise ConfigError(f"a {kind} is of {len(rows)} and {len(others)} rows; expected: {least} or more")
         faces = self._faces([*rows, *others])
         decision = NewDecision(kind, tuple(faces[: len(rows)]), tuple(faces[len(rows) :]), _checked(name))
-        return self._store.add([decision], self._who)[0]
+        return self._store.add([decision], self.who)[0]
 
     def _faces(self, rows: Sequence[int]) -> list[Face]:
-        wrong = [row for row in rows if not 0 <= row < self._embeddings.rows]
+        wrong = [row for row in rows if not 0 <= row < self.embeddings.rows]
         if wrong:
-            raise ConfigError(f"row {wrong[0]} is not in the file; expected: 0 to {self._embeddings.rows - 1}")
-        return faces_of(self._embeddings, rows)
+            raise ConfigError(f"row {wrong[0]} is not in the file; expected: 0 to {self.embeddings.rows - 1}")
+        faces = faces_of(self.embeddings, rows)
+        self._rows |= dict(zip(faces, rows, strict=True))
+        return faces
+
+    def rows_of(self, number: int) -> tuple[Kind, tuple[int, ...], tuple[int, ...]]:
+        """The kind of a decision, and the rows on its two sides, as far as the file has them.
+
+        Args:
+            number: the number of a decision, undone or not.
+        Raises:
+            KeyError: there is no such decision.
+        """
+        decision = self._store.get(number)
+        rows = find_rows(self.embeddings, {*decision.faces, *decision.others} - set(self._rows))
+        sides = ([self._rows.get(face, rows.get(face)) for face in side] for side in (decision.faces, decision.others))
+        first, second = (tuple(row for row in side if row is not None) for side in sides)
+        return decision.kind, first, second
 
     def close(self) -> None:
         """Close the file."""
-        self._embeddings.close()
+        self.embeddings.close()
 
     def __enter__(self) -> Review:
         return self

@@ -42,7 +42,8 @@ class RowRules:
             StorageError: the file or the store is damaged.
         """
         stored = ReviewStore(embeddings.path).read() if stored is None else stored
-        return cls(stored, dict(find_rows(embeddings, stored.faces)))
+        rows = find_rows(embeddings, stored.faces.values())
+        return cls(stored, {rows[face]: number for number, face in stored.faces.items() if face in rows})
 
     def __bool__(self) -> bool:
         return bool(self.constraints.decisions)
@@ -97,20 +98,17 @@ def faces_of(embeddings: EmbeddingFile, rows: Sequence[int]) -> list[Face]:
     ]
 
 
-def find_rows(embeddings: EmbeddingFile, faces: dict[int, Face]) -> Iterator[tuple[int, int]]:
-    """Find the rows of faces. Reads the names of all rows, a block at a time.
+def find_rows(embeddings: EmbeddingFile, faces: Iterable[Face]) -> dict[Face, int]:
+    """Find the rows of those faces that a file has. Reads the names of all rows, a block at a time.
 
-    Args:
-        embeddings: an open embedding file.
-        faces: the faces by their numbers.
-    Yields:
-        The row and the number of each face that the file has.
+    Raises:
+        StorageError: the file is damaged.
     """
-    numbers = {face: number for number, face in faces.items()}
-    for rows in _rows_of_photos(embeddings, {face.path for face in numbers}):
-        for row, face in zip(rows, faces_of(embeddings, rows), strict=True):
-            if face in numbers:
-                yield row, numbers[face]
+    wanted = set(faces)
+    found: dict[Face, int] = {}
+    for rows in _rows_of_photos(embeddings, {face.path for face in wanted}):
+        found |= {face: row for row, face in zip(rows, faces_of(embeddings, rows), strict=True) if face in wanted}
+    return found
 
 
 def known_paths(embeddings: EmbeddingFile, paths: Sequence[bytes]) -> set[bytes]:

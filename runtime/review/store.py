@@ -9,38 +9,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast, get_args
-from urllib.parse import quote
 
-from ..errors import DiskFullError, LockedError, StorageError
-from ..files import create_empty, is_trusted, sync_folder
-from ..storage.nearby import IDENTITY, identity_of
 from .constraints import Decision, Kind
+from .database import Database
 
 SUFFIX = ".review"
-
-_APPLICATION = 0x666D7276  # "fmrv" in the header of the database
-_VERSION = 1
-_WAIT_S = 30.0  # for another process that is writing
-_SCHEMA = (
-    "CREATE TABLE faces (face INTEGER PRIMARY KEY, path BLOB NOT NULL, face_index INTEGER NOT NULL,"
-    " page INTEGER NOT NULL, UNIQUE (path, face_index, page))",
-    "CREATE TABLE decisions (number INTEGER PRIMARY KEY AUTOINCREMENT, made INTEGER NOT NULL, undone INTEGER,"
-    " kind TEXT NOT NULL, name TEXT, who TEXT NOT NULL, time TEXT NOT NULL)",
-    "CREATE TABLE sides (number INTEGER NOT NULL, place INTEGER NOT NULL, face INTEGER NOT NULL, side INTEGER NOT NULL,"
-    " PRIMARY KEY (number, place)) WITHOUT ROWID",
-    "CREATE INDEX sides_by_face ON sides (face)",
-    "CREATE TABLE clock (now INTEGER NOT NULL)",
-    "INSERT INTO clock VALUES (0)",
-    "CREATE TABLE file (identity TEXT NOT NULL)",
-    f"PRAGMA application_id = {_APPLICATION}",
-    f"PRAGMA user_version = {_VERSION}",
-)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -97,7 +75,8 @@ class ReviewStore:
 
     def __init__(self, file: Path) -> None:
         """Name the store of a file. Nothing is opened or created."""
-        self._file, self.path = Path(os.path.realpath(file)), review_path(file)
+        self.path = review_path(file)
+        self._database = Database(self.path, Path(os.path.realpath(file)))
 
     def clock(self) -> int:
         """A number that rises with every change; 0 for an empty store.
@@ -105,7 +84,7 @@ class ReviewStore:
         Raises:
             StorageError: the store is damaged, or another user may have written it.
         """
-        with self._reading() as db:
+        with self._database.reading() as db:
             return 0 if db is None else _int(db.execute("SELECT now FROM clock").fetchone()[0])
 
     def read(self) -> Stored:
@@ -114,7 +93,7 @@ class ReviewStore:
         Raises:
             StorageError: see `clock`.
         """
-        with self._reading() as db:
+        with self._database.reading() as db:
             if db is None:
                 return Stored(0, {}, ())
             clock = _int(db.execute("SELECT now FROM clock").fetchone()[0])
@@ -125,14 +104,14 @@ class ReviewStore:
             sides: dict[int, tuple[list[int], list[int]]] = {}
             for number, face, side in db.execute("SELECT number, face, side FROM sides ORDER BY number, place"):
                 if face not in faces or side not in (0, 1):
-                    raise self._damaged(f"decision {number} is about a face that is not there")
+                    raise self._database.damaged(f"decision {number} is about a face that is not there")
                 sides.setdefault(number, ([], []))[side].append(face)
             decisions = []
             query = "SELECT number, kind, name FROM decisions WHERE undone IS NULL ORDER BY number"
             for number, kind, name in db.execute(query):
                 first, second = sides.get(number, ([], []))
                 if not _is_complete(kind, len(first), len(second)):
-                    raise self._damaged(f"decision {number} of kind {kind!r:.40} lacks its faces")
+                    raise self._database.damaged(f"decision {number} of kind {kind!r:.40} lacks its faces")
                 decisions.append(Decision(_int(number), kind, tuple(first), tuple(second), name))
             return Stored(clock, faces, tuple(decisions))
 
@@ -146,7 +125,7 @@ class ReviewStore:
             DiskFullError, LockedError, StorageError: nothing is stored.
         """
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        with self._writing() as db:
+        with self._database.writing() as db:
             clock, numbers = _tick(db), list[int]()
             for decision in decisions:
                 values = (clock, decision.kind, decision.name, who, now)
@@ -172,7 +151,7 @@ class ReviewStore:
         if not self.path.exists():
             return None
         chosen, values = _among(kinds, who)
-        with self._writing() as db:
+        with self._database.writing() as db:
             (number,) = db.execute(
                 f"SELECT max(number) FROM decisions WHERE undone IS NULL AND {chosen}", values
             ).fetchone()
@@ -189,7 +168,7 @@ class ReviewStore:
             f"SELECT number, undone FROM decisions WHERE undone IS NOT NULL AND {chosen} ORDER BY undone DESC LIMIT 1",
             f"SELECT max(made) FROM decisions WHERE undone IS NULL AND {chosen}",
         )
-        with self._writing() as db:
+        with self._database.writing() as db:
             latest, (made,) = db.execute(query[0], values).fetchone(), db.execute(query[1], values).fetchone()
             if latest is None or (made is not None and made > latest[1]):
                 return None
@@ -197,9 +176,30 @@ class ReviewStore:
             _tick(db)
             return _int(latest[0])
 
+    def get(self, number: int) -> NewDecision:
+        """A decision by its number, undone or not.
+
+        Raises:
+            KeyError: there is none.
+            StorageError: see `clock`.
+        """
+        with self._database.reading() as db:
+            row = None
+            if db is not None:
+                row = db.execute("SELECT kind, name FROM decisions WHERE number = ?", (number,)).fetchone()
+            if db is None or row is None:
+                raise KeyError(number)
+            sides: tuple[list[Face], list[Face]] = ([], [])
+            query = (
+                "SELECT path, face_index, page, side FROM sides JOIN faces USING (face) WHERE number = ? ORDER BY place"
+            )
+            for path, index, page, side in db.execute(query, (number,)):
+                sides[side == 1].append(Face(bytes(path), _int(index), _int(page)))
+            return NewDecision(row[0], tuple(sides[0]), tuple(sides[1]), row[1])
+
     def paths(self) -> list[bytes]:
         """The absolute paths of all photos that decisions name, undone ones too."""
-        with self._reading() as db:
+        with self._database.reading() as db:
             return [] if db is None else [bytes(path) for (path,) in db.execute("SELECT DISTINCT path FROM faces")]
 
     def forget(self, paths: Iterable[bytes]) -> int:
@@ -212,7 +212,7 @@ class ReviewStore:
         Raises:
             DiskFullError, LockedError, StorageError: the store cannot be changed.
         """
-        with self._writing() as db:
+        with self._database.writing() as db:
             found: set[int] = set()
             for path in paths:
                 found |= {row[0] for row in db.execute("SELECT face FROM faces WHERE path = ?", (path,))}
@@ -227,7 +227,7 @@ class ReviewStore:
             db.executemany("DELETE FROM decisions WHERE number = ?", empty)
             db.execute("DELETE FROM faces WHERE face NOT IN (SELECT face FROM sides)")
             _tick(db)
-        with self._open(write=True) as db:
+        with self._database.open(write=True) as db:
             db.execute("VACUUM")  # bytes that an earlier version of SQLite left free
         return len(found)
 
@@ -239,7 +239,7 @@ class ReviewStore:
         """
         taken: list[tuple[str, int, int, tuple[Any, ...], list[tuple[Any, ...]]]] = []
         for place, other in enumerate(others):
-            with other._reading() as db:
+            with other._database.reading() as db:
                 if db is None:
                     continue
                 rows = db.execute("SELECT time, number, made, undone, kind, name, who FROM decisions ORDER BY number")
@@ -251,7 +251,7 @@ class ReviewStore:
                     taken.append((row[0], place, row[1], row, db.execute(query, (row[1],)).fetchall()))
         if not taken:
             return
-        with self._writing() as db:
+        with self._database.writing() as db:
             for _, _, _, (when, _, _, undone, kind, name, who), sides in sorted(taken, key=lambda each: each[:3]):
                 clock = _tick(db)
                 query = "INSERT INTO decisions (made, undone, kind, name, who, time) VALUES (?, ?, ?, ?, ?, ?)"
@@ -260,103 +260,6 @@ class ReviewStore:
                 for index, (path, face, page, side) in enumerate(sides):
                     entry = (number, index, _face_number(db, Face(bytes(path), face, page)), side)
                     db.execute("INSERT INTO sides VALUES (?, ?, ?, ?)", entry)
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection | None]:
-        """A block in one state of the database; None if there is none yet."""
-        if not os.path.lexists(self.path):
-            yield None
-            return
-        with self._open(write=os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)) as db:
-            db.execute("BEGIN")
-            if not self._has_tables(db):
-                yield None
-            else:
-                yield db
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction, which is durable at the end of the block, or has not been."""
-        if not os.path.lexists(self.path):
-            with suppress(FileExistsError), self._errors():
-                create_empty(self.path, like=self._file)
-                sync_folder(self.path.parent)
-        with self._open(write=True) as db:
-            db.execute("BEGIN IMMEDIATE")
-            if not self._has_tables(db):
-                for statement in _SCHEMA:
-                    db.execute(statement)
-                # As in a list of pages: by it a removal finds the decisions after the file was renamed.
-                db.execute("INSERT INTO file VALUES (?)", (f'"{IDENTITY}": "{identity_of(self._file)}"',))
-            yield db
-            db.execute("COMMIT")
-
-    def _has_tables(self, db: sqlite3.Connection) -> bool:
-        """Whether the database is one of facemill; False for an empty one."""
-        (application,), (version,) = (
-            db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
-        )
-        if (application, version) == (_APPLICATION, _VERSION):
-            return True
-        if (application, version) == (0, 0) and not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            return False
-        raise self._damaged(f"it is no store of decisions of version {_VERSION}")
-
-    @contextmanager
-    def _open(self, *, write: bool) -> Iterator[sqlite3.Connection]:
-        for path in (self.path, self.path.with_name(self.path.name + "-journal")):
-            if os.path.lexists(path) and not is_trusted(path, beside=self._file):
-                raise StorageError(
-                    f"another user may have written {path}, or it is a link; expected: a file of this user. Look at "
-                    f"it, and move it away"
-                )
-        name = f"file:{quote(os.fsencode(self.path))}?mode={'rw' if write else 'ro'}"
-        with self._errors(), closing(_connect(name)) as db:
-            yield db
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as err:
-            text = str(err)
-            if "locked" in text or "busy" in text:
-                raise LockedError(f"another process is writing {self.path}. Try again when it has ended") from err
-            if "full" in text:
-                raise DiskFullError(f"no space left while writing {self.path}. Free some space and try again") from err
-            if "readonly" in text or "unable to open" in text or "I/O" in text:
-                raise StorageError(f"{self.path} cannot be written or read: {text}") from err
-            raise self._damaged(text) from err
-        except (TypeError, ValueError) as err:
-            if isinstance(err, StorageError):
-                raise
-            raise self._damaged(str(err)) from err
-        except OSError as err:
-            if isinstance(err, StorageError | LockedError):
-                raise
-            raise StorageError(f"{self.path} cannot be written: {err.strerror or err}") from err
-
-    def _damaged(self, reason: str) -> StorageError:
-        return StorageError(
-            f"{self.path}, the decisions about {self._file.name}, cannot be used ({reason}). Restore it from a copy, "
-            f"or move it away to begin without decisions"
-        )
-
-
-def _connect(name: str) -> sqlite3.Connection:
-    db = sqlite3.connect(name, timeout=_WAIT_S, isolation_level=None, uri=True, check_same_thread=False)
-    # The journal is deleted and its folder synced at each commit; nothing goes to a folder of temporary files.
-    for setting in (
-        "temp_store = MEMORY",
-        "synchronous = EXTRA",
-        "secure_delete = ON",
-        "cell_size_check = ON",
-        "trusted_schema = OFF",
-        "mmap_size = 0",
-    ):
-        db.execute(f"PRAGMA {setting}")
-    db.execute("PRAGMA journal_mode = DELETE")
-    return db
 
 
 def _tick(db: sqlite3.Connection) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections import OrderedDict
@@ -70,6 +71,11 @@ class Opened:
     users: int = 0
     _filtered: OrderedDict[AttributeFilter, Search] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def state(self) -> str:
+        """The stamp for URLs, so that a picture of a row is never that of another state's row."""
+        return hashlib.sha256(repr(self.stamp).encode()).hexdigest()[:16]
 
     def find(self, queries: Sequence[Embedding], options: FindOptions, chosen: AttributeFilter) -> list[Answer]:
         """Find the rows most similar to each query, among all rows or among those that a filter selects.
