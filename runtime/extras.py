@@ -27,6 +27,7 @@ EXTRAS = {
     "rtx13": "tensorrt-rtx-cu13",
     "server": "fastapi prometheus-client python-multipart uvicorn",
     "tensorrt": "tensorrt-cu12",
+    "window": "pywebview",
 }
 # Packages for CUDA 13 need a driver 580 or newer. Without a driver that is unknown, and those for CUDA 12 run on both.
 _ON_CUDA_13 = {"gpu": "gpu13", "rtx": "rtx13"}

@@ -36,6 +36,7 @@ _COMMANDS = {
     "outcomes": "List the photos without an embedding, and why.",
     "verify": "Check whether an embedding file is intact.",
     "serve": "Answer for photos and files over HTTP.",
+    "ui": "Recognise people in the browser, and see files and models.",
     "map": "Draw the embeddings as a map, an HTML page.",
     "models": "List, fetch and verify models.",
     "doctor": "Say what this machine has, and how to fix what is missing.",

@@ -96,11 +96,15 @@ def _section(embeddings: EmbeddingFile, answer: Answer, pictures: Thumbnails) ->
         "error": answer.error,
         "count": count(len(answer.hits), *(("folder", "folders") if answer.facts.by_folder else ("hit", "hits"))),
         "notes": answer.notes,
-        "hits": [_hit(embeddings, hit, pictures) for hit in answer.hits],
+        "hits": [
+            describe_hit(hit) | {"picture": pictures.of(embeddings.photo_path(hit.row), hit.face)}
+            for hit in answer.hits
+        ],
     }
 
 
-def _hit(embeddings: EmbeddingFile, hit: Hit, pictures: Thumbnails) -> dict[str, Any]:
+def describe_hit(hit: Hit) -> dict[str, Any]:
+    """Return a hit for the template `hit_text`."""
     facts = []
     if hit.expected is not None:
         facts.append(f"{hit.expected} false hits expected")
@@ -109,7 +113,6 @@ def _hit(embeddings: EmbeddingFile, hit: Hit, pictures: Thumbnails) -> dict[str,
     if hit.folder is not None:
         facts.append(f"{count(hit.photographs, 'photo', 'photos')} of {hit.folder}")
     return {
-        "picture": pictures.of(embeddings.photo_path(hit.row), hit.face),
         "rank": hit.rank,
         "score": hit.score,
         "percent": 100 * min(max(hit.score, 0.0), 1.0),

@@ -9,14 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fastapi import Request
+from numpy.typing import NDArray
 
 from ..api.photos import FaceEmbedder
 from ..attributes.selection import AttributeFilter
 from ..engines.backends import backend_of
 from ..engines.build import rebuild_if_stale
 from ..engines.choose import choose_detector, choose_landmarks
-from ..errors import BusyError, PhotoError, RequestError
+from ..errors import BusyError, ContractError, PhotoError, RequestError
+from ..index.flat import check_queries
 from ..pipeline.settings import usable_cores
 from ..records import Status
 from ..search.answers import Answer
@@ -123,6 +126,29 @@ class FindFacesTask:
         return [(photo, opened.find(_queries(photo), self.options, AttributeFilter())) for photo in photos]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FindVectorTask:
+    """Search a file for a vector that its model made. It takes no photo, and answers one call."""
+
+    file: OpenFile
+    vector: NDArray[np.float32]
+    model_sha256: str
+    options: FindOptions
+    chosen: AttributeFilter
+
+    def together(self) -> int:
+        """See `Task`."""
+        return 1
+
+    def __call__(self, photos: Sequence[bytes], *, one_core: bool) -> Sequence[tuple[str, Answer]]:
+        with self.file.use() as opened:
+            if str(opened.search.file.metadata.get("model_sha256", "unknown")) != self.model_sha256:
+                raise ContractError(f"{self.file.name} has embeddings of another model now. Load the page again")
+            check_queries(self.vector[None], self.options.k, opened.search.file.dimension)
+            (answer,) = opened.find([Embedding("<vector 0>", self.vector)], self.options, self.chosen)
+            return [(opened.state, answer)]
+
+
 def _queries(photo: PhotoFaces) -> list[Embedding]:
     return [Embedding(f"<face {i}>", face.vector) for i, face in enumerate(photo.faces)]
 
@@ -203,6 +229,29 @@ class Service:
         (answer,) = await self._run(request, FindTask(self.file(file), options, chosen), [photo])
         _refuse_unreadable(answer.error)
         return replace(answer, query="<photo 0>")
+
+    async def find_vector(
+        self,
+        request: Request,
+        vector: NDArray[np.float32],
+        model_sha256: str,
+        *,
+        file: OpenFile,
+        options: FindOptions,
+        chosen: AttributeFilter,
+    ) -> tuple[str, Answer]:
+        """Find the rows of a file most similar to a vector. Returns the state of the file that was searched, too.
+
+        Args:
+            request: the request.
+            vector: (D,) float32, length 1.
+            model_sha256: the checksum of the model that made it.
+            file, options, chosen: see `search`.
+        """
+        task = FindVectorTask(file, vector, model_sha256, options, chosen)
+        found: tuple[str, Answer]
+        (found,) = await self._run(request, task, [b""])
+        return found
 
     async def recognise_in(
         self, request: Request, photo: bytes, file: OpenFile, options: FindOptions, attributes: tuple[str, ...]

@@ -35,7 +35,12 @@ class Place:
 
 
 # In the order of the navigation. The first one is the first page.
-PLACES = (Place("/files", "Files"),)
+PLACES = (
+    Place("/recognise", "Recognise"),
+    Place("/files", "Files"),
+    Place("/models", "Models"),
+    Place("/machine", "Machine"),
+)
 
 
 def page(

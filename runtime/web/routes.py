@@ -10,6 +10,10 @@ from ..server.service import Service
 from .files_page import files_page
 from .layout import PLACES
 from .login import login_routes
+from .machine_page import machine_page
+from .models_page import models_page
+from .pictures import picture_routes
+from .recognise_page import recognise_page
 from .static import static_routes
 
 
@@ -21,6 +25,14 @@ def page_routes(service: Service, access: Access) -> APIRouter:
     async def first() -> Response:
         return RedirectResponse(PLACES[0].path, 303)
 
-    for routes in (static_routes(), login_routes(access), files_page(service)):
+    for routes in (
+        static_routes(),
+        login_routes(access),
+        picture_routes(service),
+        recognise_page(service),
+        files_page(service),
+        models_page(),
+        machine_page(service),
+    ):
         router.include_router(routes)
     return router

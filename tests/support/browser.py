@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Request
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
 WIDTHS = (320, 768, 1440)  # pixels: a phone, a tablet, a screen
 
@@ -70,7 +70,9 @@ def start_browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def browse(browser: Browser, url: str, *, width: int = 1440, scheme: str = "light") -> Iterator[Page]:
+def browse(
+    browser: Browser, url: str, *, width: int = 1440, scheme: str = "light", refused: bool = False
+) -> Iterator[Page]:
     """Open a page in a window of its own. At the end no script has failed, and nothing was asked of other hosts.
 
     Args:
@@ -78,6 +80,7 @@ def browse(browser: Browser, url: str, *, width: int = 1440, scheme: str = "ligh
         url: the address of the page.
         width: width of the window in pixels.
         scheme: "light" or "dark".
+        refused: whether the server refuses something, which the console of the browser repeats.
     """
     faults: list[str] = []
     host = urlsplit(url).netloc
@@ -86,12 +89,16 @@ def browse(browser: Browser, url: str, *, width: int = 1440, scheme: str = "ligh
         if urlsplit(request.url).netloc != host:
             faults.append(f"asked another host: {request.url}")
 
+    def note(line: ConsoleMessage) -> None:
+        if line.type == "error" and not (refused and "the server responded with a status of" in line.text):
+            faults.append(f"console: {line.text}")
+
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
     try:
         page = context.new_page()
         page.on("request", check_host)
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
-        page.on("console", lambda line: faults.append(f"console: {line.text}") if line.type == "error" else None)
+        page.on("console", note)
         page.goto(url)
         yield page
     finally:

@@ -12,6 +12,7 @@ import pytest
 
 import runtime as facemill
 from tests.support.browser import browse, start_browser
+from tests.support.facemill_command import facemill as run
 from tests.support.portrait_people import write_people_photos
 from tests.support.running_server import server
 
@@ -32,9 +33,12 @@ def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def people(portraits: Path) -> Path:
-    """An embedding file of these portraits, with age and gender. Tests must not change it."""
-    facemill.process(portraits / "photos", portraits / "people.h5", attributes="age,gender")
-    return portraits / "people.h5"
+    """An embedding file of these portraits, with age, gender and a calibration. Tests must not change it."""
+    file = portraits / "people.h5"
+    facemill.process(portraits / "photos", file, attributes="age,gender")
+    result = run("evaluate", portraits / "photos", "--calibrate", file)
+    assert result.returncode == 0, result.stderr
+    return file
 
 
 @pytest.fixture(scope="session")

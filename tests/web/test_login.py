@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
-from contextlib import closing
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import pytest
 
 from runtime.server.guard import COOKIE
+from tests.support.asking import ask
 from tests.support.browser import WIDTHS, assert_accessible
 from tests.web.conftest import TOKEN, Browse
 
 pytestmark = pytest.mark.slow
 HTML = {"Accept": "text/html,*/*"}
-
-
-def ask(
-    url: str, method: str, path: str, headers: dict[str, str] | None = None, body: str | None = None
-) -> tuple[int, dict[str, str], str]:
-    address = urlsplit(url)
-    with closing(http.client.HTTPConnection(str(address.hostname), address.port, timeout=60)) as connection:
-        connection.request(method, path, body, headers or {})
-        response = connection.getresponse()
-        return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read().decode()
 
 
 def log_in(url: str) -> str:
@@ -61,7 +50,7 @@ def test_a_wrong_token_is_refused_and_not_repeated(guarded_url: str) -> None:
     status, headers, text = ask(guarded_url, "POST", "/login", body=urlencode({"token": "<b>wrong"}))
     assert status == 401
     assert "set-cookie" not in headers
-    assert "wrong" not in text
+    assert b"wrong" not in text
     assert ask(guarded_url, "POST", "/login", body="token=" + "x" * 5000)[0] == 413
 
 
@@ -91,9 +80,9 @@ def test_the_login_leads_to_no_other_site(guarded_url: str, target: str) -> None
 
 def test_a_browser_asks_whether_a_style_has_changed(url: str) -> None:
     status, headers, text = ask(url, "GET", "/static/page.css")
-    assert (status, headers["content-type"], "--ink" in text) == (200, "text/css; charset=utf-8", True)
+    assert (status, headers["content-type"], b"--ink" in text) == (200, "text/css; charset=utf-8", True)
     assert headers["cache-control"] == "no-cache"
-    assert ask(url, "GET", "/static/page.css", {"If-None-Match": headers["etag"]})[::2] == (304, "")
+    assert ask(url, "GET", "/static/page.css", {"If-None-Match": headers["etag"]})[::2] == (304, b"")
     assert ask(url, "GET", "/static/page.css", {"If-None-Match": '"other"'})[0] == 200
     for name in ("no.css", "..%2f__init__.py", "%2e%2e/layout.py"):
         assert ask(url, "GET", f"/static/{name}")[0] == 404
