@@ -37,6 +37,8 @@ class Place:
 # In the order of the navigation. The first one is the first page.
 PLACES = (
     Place("/recognise", "Recognise"),
+    Place("/same", "Same person twice"),
+    Place("/people", "People"),
     Place("/files", "Files"),
     Place("/models", "Models"),
     Place("/machine", "Machine"),

@@ -201,8 +201,9 @@ def test_wrong_questions_are_problems(run: Callable[..., None]) -> None:
         await get(http, PAIRS, 422, threshold=0.2, cursor="nonsense")
         await get(http, PAIRS, 409, threshold=0.2, cursor="0123456789abcdef.7")
         await get(http, PAIRS, 422, threshold=0.2, limit=0)
-        assert (await get(http, CLUSTERS, 409))["code"] == "E-CONFIG"  # not grouped yet
-        await get(http, CLUSTERS + "/faces", 409, cluster="0-0")
+        answer = await get(http, CLUSTERS)
+        assert (answer["grouped"], answer["clusters"]) == (False, [])
+        assert (await get(http, CLUSTERS + "/faces", 409, cluster="0-0"))["code"] == "E-CONFIG"
 
     run(check)
 

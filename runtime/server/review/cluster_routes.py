@@ -34,8 +34,8 @@ CLUSTER = objects(
 )
 _LIST = {"file": TEXT, "version": TEXT, "pictures": TEXT, "next": {"type": ["string", "null"]}}
 CLUSTERS = objects(
-    {**_LIST, "total": INTEGER, "photos": INTEGER, "clusters": lists(CLUSTER)},
-    *(*_LIST, "total", "photos", "clusters"),
+    {**_LIST, "grouped": {"type": "boolean"}, "total": INTEGER, "photos": INTEGER, "clusters": lists(CLUSTER)},
+    *(*_LIST, "grouped", "total", "photos", "clusters"),
 )
 FACES_OF = objects({**_LIST, **CLUSTER["properties"]}, *_LIST, *CLUSTER["required"])
 CHANGED = objects({"decision": INTEGER, "set_aside": lists(INTEGER)}, "decision", "set_aside")
@@ -89,11 +89,17 @@ def cluster_routes(reviews: Reviews) -> APIRouter:
     ) -> Response:
         """List the clusters of the file as decisions have changed them, the largest first, with some faces of each.
 
-        `id` names a cluster with exactly these faces, and `version` the rows of the file; both go with changes.
+        `id` names a cluster with exactly these faces, and `version` the rows of the file; both go with changes. A file
+        that is not `grouped` yet has no clusters: group it with `/clusters/group`.
         """
         check_parameters(request, {"file", "min_photos", "limit", "cursor"})
         reviewed = reviews.of(request, file)
         with reviewed.review() as review:
+            facts = {"file": reviewed.file.name, "version": reviewed.version, "pictures": reviewed.pictures}
+            if not reviewed.is_grouped:
+                place_of(cursor, "")
+                none = {"grouped": False, "total": 0, "photos": 0, "clusters": [], "next": None}
+                return json_response({**facts, **none})
             found = _clusters(reviewed)
             key = _key(found)
             start, total = place_of(cursor, key), found.count_at_least(min_photos)
@@ -103,9 +109,8 @@ def cluster_routes(reviews: Reviews) -> APIRouter:
             last = start + len(listed)
             return json_response(
                 {
-                    "file": reviewed.file.name,
-                    "version": reviewed.version,
-                    "pictures": reviewed.pictures,
+                    **facts,
+                    "grouped": True,
                     "total": total,
                     "photos": int(found.sizes[:total].sum()),
                     "clusters": listed,

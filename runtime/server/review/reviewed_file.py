@@ -163,6 +163,12 @@ class ReviewedFile:
             checkpoint.remove()
         return PairList(version, lowest, found.pairs, calibration)
 
+    @property
+    def is_grouped(self) -> bool:
+        """Whether the file has clusters."""
+        with self.review() as review:
+            return _cluster_column(review.embeddings) is not None
+
     def clusters(self) -> Clusters:
         """The clusters in the file, changed so that they obey all decisions.
 
@@ -215,7 +221,7 @@ def _read_clusters(embeddings: EmbeddingFile) -> Clusters:
     Raises:
         ConfigError: there are none.
     """
-    column = next((name for name in (COLUMN_BEFORE_REVIEW, COLUMN) if embeddings.has_column(name)), None)
+    column = _cluster_column(embeddings)
     if column is None:
         raise ConfigError(
             f"the photos of {embeddings.path.name} are not grouped by person yet. Group them with: "
@@ -223,6 +229,11 @@ def _read_clusters(embeddings: EmbeddingFile) -> Clusters:
         )
     labels = embeddings.column(column, 0, embeddings.rows).astype(np.int64) - 1
     return number_clusters(labels, np.ones(len(labels), np.float32), method="whispers")
+
+
+def _cluster_column(embeddings: EmbeddingFile) -> str | None:
+    """The column with the clusters without the decisions of people; None if the file has no clusters."""
+    return next((name for name in (COLUMN_BEFORE_REVIEW, COLUMN) if embeddings.has_column(name)), None)
 
 
 def cluster_id(rows: NDArray[np.int64]) -> str:
