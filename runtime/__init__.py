@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from .api.jobs import outcomes as outcomes
     from .api.jobs import process as process
     from .api.jobs import remove as remove
+    from .api.pairs import PairReport as PairReport
+    from .api.pairs import find_pairs as find_pairs
     from .api.people import Cluster as Cluster
     from .api.people import ClusterReport as ClusterReport
-    from .api.people import PairReport as PairReport
     from .api.people import cluster as cluster
-    from .api.people import find_pairs as find_pairs
     from .api.photos import FaceEmbedder as FaceEmbedder
     from .api.photos import compare as compare
     from .api.photos import detect as detect
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from .pairs.table import Pair as Pair
     from .pipeline.summary import Summary as Summary
     from .records import Status as Status
+    from .review.review import PairVerdict as PairVerdict
+    from .review.review import Review as Review
     from .search.answers import Answer as Answer
     from .search.answers import Hit as Hit
     from .search.compare import Comparison as Comparison
@@ -75,7 +77,8 @@ if TYPE_CHECKING:
 _MODULES = {
     "api.attributes": ("FilterReport", "Match", "add_attributes", "filter", "undo_filter"),
     "api.jobs": ("add", "open", "outcomes", "process", "remove"),
-    "api.people": ("Cluster", "ClusterReport", "PairReport", "cluster", "find_pairs"),
+    "api.pairs": ("PairReport", "find_pairs"),
+    "api.people": ("Cluster", "ClusterReport", "cluster"),
     "api.photos": ("FaceEmbedder", "compare", "detect", "embed"),
     "attributes.selection": ("AttributeFilter",),
     "errors": ("FacemillError",),
@@ -89,6 +92,7 @@ _MODULES = {
     "pairs.table": ("Pair",),
     "pipeline.summary": ("Summary",),
     "records": ("Status",),
+    "review.review": ("PairVerdict", "Review"),
     "search.answers": ("Answer", "Hit"),
     "search.compare": ("Comparison",),
     "search.detector": ("Detection",),
@@ -106,9 +110,9 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
     "Added", "Answer", "AttributeFilter", "Attributed", "Cluster", "ClusterReport", "Comparison", "DetectedFace",
     "Detection", "EmbeddedFace", "Embedding", "EmbeddingFile", "FaceEmbedder", "FaceRules", "FacemillError",
-    "FilterReport", "Hit", "Limits", "Match", "MemorySource", "Pair", "PairReport", "Patterns", "PhotoFaces",
-    "PhotoOutcome", "ReadError", "Receipt",
-    "RunControl", "Search", "Source", "Status", "Summary", "Undone", "add", "add_attributes", "cluster", "compare",
+    "FilterReport", "Hit", "Limits", "Match", "MemorySource", "Pair", "PairReport", "PairVerdict", "Patterns",
+    "PhotoFaces", "PhotoOutcome", "ReadError", "Receipt", "Review", "RunControl", "Search",
+    "Source", "Status", "Summary", "Undone", "add", "add_attributes", "cluster", "compare",
     "detect", "embed", "filter", "find_pairs", "open", "outcomes", "process", "remove", "undo_filter",
 ]  # fmt: skip
 

@@ -48,6 +48,7 @@ LAYERS = {
     "receipts": 7,
     "attributes": 7,
     "index": 7,
+    "review": 7,
     "graphs": 7,
     "engines": 8,
     "pipeline": 9,

@@ -1,11 +1,11 @@
-"""Find pairs and clusters among all rows of a file."""
+"""Find clusters among all rows of a file: the photos of each person."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,160 +21,16 @@ from ..clusters.outputs import check_list_path, write_list
 from ..clusters.outputs import write_column as write_cluster_column
 from ..errors import OptionError
 from ..interrupt import Control
-from ..metrics.falsematch import Expectation
 from ..metrics.verification import check_threshold
-from ..pages.page import check_page_path
-from ..pages.pairs_page import review_page, write_review
 from ..pages.sheets import check_sheets, write_sheets
 from ..pairs import pairs as searching
 from ..pairs.checkpoint import Checkpoint
-from ..pairs.table import Pair, PairTable, check_table_path, write_table
-from ..pairs.threshold import choose_threshold
 from ..progress import Listener
+from ..review.rows import RowRules
 from ..search.model_label import file_model_label, model_warning
-from ..storage.calibration import find_calibration
 from ..storage.file import EmbeddingFile
 
 PathLike = str | os.PathLike[str]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PairReport:
-    """The pairs of a file. Iterate over it for `Pair` objects, best first.
-
-    Attributes:
-        table: the pairs with their names.
-        threshold: lowest score of a pair.
-        same_photograph: number of pairs of two faces in one photo, which are left out.
-        method: the method of the comparison, for people.
-        share: for an approximate search, the share of all pairs that it found, and the number of pairs by which that
-            was measured; None for an exact search.
-        compared: number of comparisons of this process.
-        elapsed_s: their time in seconds.
-        expected_false: expected pairs of two people at the threshold; None if the file has no calibration.
-        model: the model of the file, for people.
-        warning: a warning about untrained weights; empty for trained ones.
-    """
-
-    table: PairTable
-    threshold: float
-    same_photograph: int
-    method: str
-    share: tuple[float, int] | None
-    compared: int
-    elapsed_s: float
-    expected_false: Expectation | None
-    model: str
-    warning: str
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __iter__(self) -> Iterator[Pair]:
-        return iter(self.table)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report with all pairs, for JSON."""
-        return {
-            "threshold": self.threshold,
-            "same_photograph": self.same_photograph,
-            "exact": self.share is None,
-            "method": self.method,
-            "expected_false": None if self.expected_false is None else self.expected_false.hits,
-            "model": self.model,
-            **({"warning": self.warning} if self.warning else {}),
-            "pairs": [pair.to_dict() for pair in self],
-        }
-
-
-def find_pairs(
-    file: PathLike,
-    *,
-    threshold: float | None = None,
-    expected_false: float | None = None,
-    output: PathLike | None = None,
-    page: PathLike | None = None,
-    page_pairs: int = defaults.PAGE_PAIRS,
-    csv_safe: bool = False,
-    budget_s: float | None = None,
-    max_pairs: int = defaults.MAX_PAIRS,
-    device: str = "auto",
-    force: bool = False,
-    listener: Listener | None = None,
-    control: Control | None = None,
-) -> PairReport:
-    """Find all pairs of photos in a file that may show the same person. Every row is compared with every other.
-
-    The pairs so far are kept beside the file until the outputs are written: after a crash the same call resumes.
-
-    Args:
-        file: a finished embedding file.
-        threshold: lowest score of a pair, -1 to 1; None to compute it from `expected_false`.
-        expected_false: use the lowest threshold with at most this expected number of pairs of two people; None for 1.
-            The file needs a calibration.
-        output: file for the pairs, `.csv` or `.parquet`; None to write none.
-        page: file for a reviewer's page, `.html`; None to write none.
-        page_pairs: maximum number of pairs on the page.
-        csv_safe: write `'` into a `.csv`, and into that of the page, before a name that a spreadsheet computes.
-        budget_s: seconds; if comparing all rows would take longer, the search is approximate. None for exact search.
-        max_pairs: stop if more pairs are found.
-        device: device that compares the rows: "auto", "cpu", "gpu" or the number of a GPU.
-        force: replace outputs, and drop an unfinished search with other options.
-        listener: shows the progress; None logs it.
-        control: pauses and stops the search, from another thread or by signals; None for neither.
-    Returns:
-        The pairs, highest score first. Pairs of two faces of one photo are left out.
-    Raises:
-        TooManyPairsError: there are more than `max_pairs`; the message names a higher threshold.
-        OptionError: options exclude each other.
-        ConfigError: there is no calibration to compute a threshold from.
-        OutputExistsError: an output exists.
-        StorageError, EngineError, MissingDependencyError: the file is damaged, or the device cannot be used.
-        Interrupted: the control stopped the search.
-
-    Example:
-        >>> import facemill
-        >>> pairs = facemill.find_pairs("people.h5", threshold=0.6)
-        >>> all(pair.score >= 0.6 for pair in pairs)
-        True
-    """
-    if threshold is not None and expected_false is not None:
-        raise OptionError("threshold and expected_false are given; expected: one of them")
-    path = Path(file)
-    table_path, page_path = (None if place is None else Path(place) for place in (output, page))
-    with EmbeddingFile(path) as gallery:
-        calibration = find_calibration(gallery)
-        lowest = choose_threshold(gallery, calibration, threshold, expected_false)
-        query = searching.PairQuery(lowest, max_pairs=max_pairs, budget_s=budget_s, device=device)
-        with Checkpoint(path) as checkpoint:
-            job = {"threshold": lowest, "budget_s": budget_s, "page_pairs": page_pairs, "csv_safe": csv_safe}
-            outputs = checkpoint.outputs({"pairs": gallery.source["run_id"], **job})
-            if table_path is not None:
-                check_table_path(table_path, force=force or outputs.owns(table_path))
-            if page_path is not None:
-                check_page_path(page_path, force=force or outputs.owns(page_path))
-            pair_result = searching.find_pairs(
-                gallery, checkpoint, query, force=force, listener=listener, control=control
-            )
-            table = PairTable(gallery, pair_result.pairs, calibration)
-            if table_path is not None:
-                write_table(table_path, gallery, table, csv_safe=csv_safe, ready=outputs.ready(table_path))
-            if page_path is not None:
-                text = review_page(gallery, table, pair_result.method(), lowest, page_pairs, csv_safe=csv_safe)
-                write_review(page_path, gallery, text, ready=outputs.ready(page_path))
-            checkpoint.remove()
-        return PairReport(
-            table,
-            lowest,
-            pair_result.same_photograph,
-            pair_result.method(),
-            pair_result.share,
-            pair_result.compared,
-            pair_result.elapsed_s,
-            table.expected(lowest),
-            file_model_label(gallery),
-            model_warning(gallery),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,15 +41,24 @@ class Cluster:
         number: 1 for the largest cluster.
         rows: rows of `/embeddings`, ascending.
         paths: the photos of the rows, as in `/image_paths`.
+        name: the name that people gave it; "" for none.
     """
 
     number: int
     rows: tuple[int, ...]
     paths: tuple[str, ...]
+    name: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The cluster for JSON."""
-        return {"cluster": self.number, "size": len(self.rows), "rows": list(self.rows), "paths": list(self.paths)}
+        name = {"name": self.name} if self.name else {}
+        return {
+            "cluster": self.number,
+            **name,
+            "size": len(self.rows),
+            "rows": list(self.rows),
+            "paths": list(self.paths),
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -207,6 +72,8 @@ class ClusterReport:
         warning: a warning about untrained weights; empty for trained ones.
         folders: the folders that were filled; None if none were requested.
         sheets: number of pages that were written; None if none were requested.
+        names: the names that people gave clusters, by number.
+        decisions: number of decisions that the clusters obey.
     """
 
     file: Path
@@ -215,6 +82,8 @@ class ClusterReport:
     warning: str
     folders: FolderCounts | None = None
     sheets: int | None = None
+    names: Mapping[int, str] = field(default_factory=dict)
+    decisions: int = 0
 
     @property
     def warnings(self) -> list[str]:
@@ -242,7 +111,7 @@ class ClusterReport:
         with EmbeddingFile(self.file) as gallery:
             for number in range(1, self.clusters.count + 1):
                 rows = self.clusters.rows(number).tolist()
-                yield Cluster(number, tuple(rows), tuple(gallery.names(rows)))
+                yield Cluster(number, tuple(rows), tuple(gallery.names(rows)), self.names.get(number, ""))
 
     def to_dict(self) -> dict[str, Any]:
         """The figures for JSON, without the rows."""
@@ -256,6 +125,7 @@ class ClusterReport:
             "method": self.clusters.method,
             "threshold": self.clusters.threshold,
             "k": self.clusters.k,
+            **({"decisions": self.decisions} if self.decisions else {}),
             "model": self.model,
             **({"warning": self.warning} if self.warning else {}),
         }
@@ -276,6 +146,7 @@ def cluster(
     sheets: PathLike | None = None,
     min_photos: int = defaults.MIN_PHOTOS,
     write_column: bool = True,
+    review: bool = True,
     seed: int = 0,
     budget_s: float | None = None,
     max_pairs: int = defaults.MAX_LINKS,
@@ -288,7 +159,8 @@ def cluster(
 
     With `people`, rows are split by k-means. Without it, photos whose score reaches the threshold are linked, and
     Chinese whispers finds the people in the graph (needs SciPy). The links so far are kept beside the file until the
-    clusters are written: after a crash the same call resumes.
+    clusters are written: after a crash the same call resumes. The clusters obey the decisions of people about the file
+    (see `Review`).
 
     Args:
         file: a finished embedding file.
@@ -302,6 +174,7 @@ def cluster(
         sheets: write pages with the photos into this folder; None to write none.
         min_photos: clusters with fewer photos get no folder and no sheet.
         write_column: write the numbers into the file, as `/cluster`.
+        review: obey the decisions of people; False to ignore them.
         seed: random seed of k-means and Chinese whispers.
         budget_s, device, listener, control: see `find_pairs`.
         max_pairs: stop if more pairs are linked; 30 million take some 3 GB.
@@ -340,20 +213,33 @@ def cluster(
         mask = None
         if chosen:
             mask, job["chosen"] = chosen.rows(gallery), str(chosen)
+        rules = RowRules.of(gallery) if review else None
+        if not rules:
+            rules = None
+        else:
+            job["decisions"] = rules.clock
         outputs = checkpoint.outputs(job)
         for place, check in ((listed, check_list_path), (filled, check_folders), (paged, check_sheets)):
             if place is not None:
                 check(place, force=force or outputs.owns(place))
         if people is not None:
             checkpoint.keep({"source": gallery.source, "k": people, "seed": seed})
-            clusters = cluster_by_count(gallery, people, seed=seed, mask=mask, listener=listener)
+            clusters = cluster_by_count(gallery, people, seed=seed, mask=mask, rules=rules, listener=listener)
         else:
             query = searching.PairQuery(lowest, max_pairs=max_pairs, budget_s=budget_s, device=device)
             clusters = cluster_by_threshold(
-                gallery, checkpoint, query, seed=seed, mask=mask, force=force, listener=listener, control=control
+                gallery,
+                checkpoint,
+                query,
+                seed=seed,
+                mask=mask,
+                rules=rules,
+                force=force,
+                listener=listener,
+                control=control,
             )
         if listed is not None:
-            write_list(listed, gallery, clusters, csv_safe=csv_safe, ready=outputs.ready(listed))
+            write_list(listed, gallery, clusters, csv_safe=csv_safe, rules=rules, ready=outputs.ready(listed))
         folder_counts = pages = None
         if filled is not None:
             owned, ready = force or outputs.owns(filled), outputs.ready(filled)
@@ -367,7 +253,16 @@ def cluster(
             checkpoint.before_rewriting()
             write_cluster_column(path, clusters, str(gallery.metadata["run_id"]))
         checkpoint.remove()
-        return ClusterReport(path, clusters, file_model_label(gallery), model_warning(gallery), folder_counts, pages)
+        return ClusterReport(
+            path,
+            clusters,
+            file_model_label(gallery),
+            model_warning(gallery),
+            folder_counts,
+            pages,
+            {} if rules is None else rules.cluster_names(clusters.labels),
+            0 if rules is None else len(rules.constraints.decisions),
+        )
 
 
 def _check_apart(outputs: dict[str, Path | None]) -> None:

@@ -30,12 +30,15 @@ if TYPE_CHECKING:
 @click.option("--sheets", type=options.PATH, help="Also write HTML pages with the photos, in this folder.")
 @options.count_option("--min-photos", defaults.MIN_PHOTOS, "Photos of a cluster that gets a folder and a sheet.")
 @click.option("--no-column", is_flag=True, help="Do not write /cluster into FILE.")
+@click.option("--no-review", is_flag=True, help="Ignore the decisions in FILE.review.")
 @options.seed_option(2**31 - 100)
 @options.count_option("--max-pairs", defaults.MAX_LINKS, "Stop if more pairs are linked. 30 million take some 3 GB.")
 @groups.all_pairs_options
 @options.exclusive("-k", "--threshold")
 @handle_errors
-def main(file: Path, chosen: AttributeOptions, no_column: bool, search: groups.AllPairsOptions, **given: Any) -> None:
+def main(
+    file: Path, chosen: AttributeOptions, no_column: bool, no_review: bool, search: groups.AllPairsOptions, **given: Any
+) -> None:
     """Group the photos in FILE by person. FILE is an embedding file of `facemill process`.
 
     With -k, photos are split by k-means (FAISS). Without it, photos whose score reaches the threshold are linked, and
@@ -43,8 +46,9 @@ def main(file: Path, chosen: AttributeOptions, no_column: bool, search: groups.A
     threshold, if none is named (facemill evaluate --calibrate FILE); for very few photos, the model file does.
 
     After Ctrl-C or a crash the same command resumes, from FILE.pairs.parts. Every photo gets the number of its cluster,
-    written into FILE as /cluster. Cluster 1 is the largest; a person with one photo is a cluster of one. --force
-    removes from --folders and --sheets only what their receipt.jsonl names, unchanged, and names anything else.
+    written into FILE as /cluster. Cluster 1 is the largest; a person with one photo is a cluster of one. Clusters obey
+    what people decided in facemill serve. --force removes from --folders and --sheets only what their receipt.jsonl
+    names, unchanged, and names anything else.
 
     \b
     Examples:
@@ -58,7 +62,8 @@ def main(file: Path, chosen: AttributeOptions, no_column: bool, search: groups.A
     setup_logging()
     from ..api.people import cluster
 
-    given |= {"mode": given["mode"] or "symlink", "write_column": not no_column, **search.values(), **chosen.values()}
+    given |= {"mode": given["mode"] or "symlink", "write_column": not no_column}
+    given |= {"review": not no_review, **search.values(), **chosen.values()}
     with terminal() as job:
         report = cluster(file, **job, **given)
     outputs = (given["output"], given["folders"], given["sheets"], None if no_column else file)
@@ -77,6 +82,8 @@ def _summary(report: ClusterReport) -> Iterator[str]:
     yield f"  {len(report) - several:,} of one photo"
     if zeros:
         yield f"  {zeros:,} embeddings are zeros, or not selected, and belong to no cluster (0)"
+    if report.decisions:
+        yield f"  {count(report.decisions, 'decision')} of people obeyed, {count(len(report.names), 'cluster')} named"
     if several:
         yield f"  the largest has {int(clusters.sizes[0]):,}"
     yield f"model: {report.model}"

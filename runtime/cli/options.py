@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -83,6 +84,13 @@ def apply(decorators: Sequence[Decorator], command: Callable[..., Any]) -> Calla
     for decorator in reversed(decorators):
         command = decorator(command)
     return command
+
+
+def above_zero(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """Check that a number is above 0."""
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise click.BadParameter(f"{value} is not a number above 0", ctx, param)
+    return value
 
 
 def cosine(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,10 +16,12 @@ from ..pairs.all_pairs import ScoredPairs
 from ..pairs.checkpoint import Checkpoint
 from ..pairs.pairs import PairQuery, find_pairs
 from ..progress import Listener
+from ..review.obey import obey
+from ..review.rows import RowRules
 from ..search.compare import model_threshold
 from ..storage.calibration import find_calibration
 from ..storage.file import EmbeddingFile
-from .graph import find_people
+from .graph import find_people, mean_scores
 from .kmeans import split_by_kmeans
 
 # Mean number of false links per photo, to photos of other people. Chinese whispers tolerate a few false links, as long
@@ -44,6 +46,7 @@ class Clusters:
         threshold: threshold of the links; None for k-means.
         k: number of centres; None for whispers.
         seed: random seed.
+        before_review: (N,) int32, the same numbers without the decisions of people; None if these changed none.
     """
 
     labels: NDArray[np.int32]
@@ -52,6 +55,7 @@ class Clusters:
     threshold: float | None
     k: int | None
     seed: int
+    before_review: NDArray[np.int32] | None = None
 
     @property
     def count(self) -> int:
@@ -119,6 +123,7 @@ def cluster_by_threshold(
     *,
     seed: int = 0,
     mask: NDArray[np.bool_] | None = None,
+    rules: RowRules | None = None,
     force: bool = False,
     listener: Listener | None = None,
     control: Control | None = None,
@@ -133,6 +138,7 @@ def cluster_by_threshold(
         query: threshold, above 0, and limits of the links.
         seed: random seed of `find_people`.
         mask: (N,) bool, the rows to group; the others are in no cluster. None for all.
+        rules: decisions that the clusters obey; None for none.
         force: drop an unfinished search with other values.
         listener: shows the progress; None logs a line every five seconds.
         control: pauses and stops the search for links; None for neither.
@@ -154,7 +160,8 @@ def cluster_by_threshold(
     labels, scores = find_people(pairs, embeddings.rows, seed=seed)
     if mask is not None:
         labels = np.where(mask, labels, -1)
-    return number_clusters(labels, scores, method="whispers", threshold=query.threshold, seed=seed)
+    whispered = number_clusters(labels, scores, method="whispers", threshold=query.threshold, seed=seed)
+    return whispered if rules is None else obey_decisions(whispered, rules, embeddings, pairs)
 
 
 def cluster_by_count(
@@ -163,11 +170,42 @@ def cluster_by_count(
     *,
     seed: int = 0,
     mask: NDArray[np.bool_] | None = None,
+    rules: RowRules | None = None,
     listener: Listener | None = None,
 ) -> Clusters:
-    """Split all rows, or those of a mask, among k people by k-means; see `kmeans.split_by_kmeans`."""
+    """Split all rows, or those of a mask, among k people by k-means; see `kmeans.split_by_kmeans`.
+
+    Decisions, the rules, may join people or split them, so that there are fewer or more than k.
+    """
     labels, scores = split_by_kmeans(embeddings, k, seed=seed, mask=mask, listener=listener)
-    return number_clusters(labels, scores, method="k-means", k=k, seed=seed)
+    split = number_clusters(labels, scores, method="k-means", k=k, seed=seed)
+    return split if rules is None else obey_decisions(split, rules, embeddings)
+
+
+def obey_decisions(
+    clusters: Clusters, rules: RowRules, embeddings: EmbeddingFile, links: ScoredPairs | None = None
+) -> Clusters:
+    """Change clusters so that they obey decisions; see `review.obey`.
+
+    Args:
+        clusters: clusters of the rows of a file.
+        rules: decisions about these rows.
+        embeddings: the open file.
+        links: the links from which the clusters were made: the scores of rows are then computed again. None to keep
+            the scores.
+    Raises:
+        StorageError: the file is damaged.
+    """
+    labels = obey(clusters.labels.astype(np.int64) - 1, rules, embeddings.vectors_at)
+    scores = clusters.scores
+    if links is not None:
+        scores = mean_scores(links, len(labels), labels[links.first] == labels[links.second])
+    obeyed = number_clusters(
+        labels, scores, method=clusters.method, threshold=clusters.threshold, k=clusters.k, seed=clusters.seed
+    )
+    if np.array_equal(obeyed.labels, clusters.labels):
+        return clusters
+    return replace(obeyed, before_review=clusters.labels)
 
 
 def default_threshold(embeddings: EmbeddingFile) -> float:

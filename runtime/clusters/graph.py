@@ -50,7 +50,7 @@ def find_people(links: ScoredPairs, rows: int, *, seed: int = 0) -> tuple[NDArra
         label = component.copy()
         label[incomplete] = len(sizes) + _whisper(_matrix(links, incomplete), seed)
     kept = label[links.first] == label[links.second]
-    return connected_components(links, rows, kept), _mean_scores(links, rows, kept)
+    return connected_components(links, rows, kept), mean_scores(links, rows, kept)
 
 
 def require_scipy() -> None:
@@ -141,7 +141,7 @@ def _best_labels(votes: Any, own: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.where(stays, own, lowest)
 
 
-def _mean_scores(links: ScoredPairs, rows: int, kept: NDArray[np.bool_]) -> NDArray[np.float32]:
+def mean_scores(links: ScoredPairs, rows: int, kept: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Return the mean score of each row's kept links, (N,) float32; 1 without such links."""
     sums, counts = np.zeros(rows), np.zeros(rows, np.int64)
     for ends in (links.first, links.second):

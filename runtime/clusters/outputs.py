@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from .. import __version__
 from ..csvtable import CsvTable
@@ -13,12 +15,14 @@ from ..files import check_output
 from ..index.samerows import same_rows
 from ..pairs.checkpoint import checkpoint_plan_path
 from ..pairs.outputs import Ready
+from ..review.rows import RowRules
 from ..storage.dataset import edit_file
 from ..storage.derived import derived_file
 from ..storage.file import EmbeddingFile
 from .clusters import Clusters
 
 COLUMN = "cluster"
+COLUMN_BEFORE_REVIEW = "cluster_before_review"  # the numbers without the decisions of people, if these changed any
 _ROWS_PER_READ = 250_000  # names in memory at once
 
 
@@ -38,40 +42,43 @@ def write_list(
     clusters: Clusters,
     *,
     csv_safe: bool = False,
+    rules: RowRules | None = None,
     ready: Ready = lambda status: None,
 ) -> None:
-    """Write `cluster,size,score,row,path` for all rows, and `face_index` and `page` as far as the file has them.
+    """Write `cluster,size,score,row,path` for all rows, and `face_index`, `page` and `name` as far as there are any.
 
     Args:
         path: replaced atomically.
         embeddings: the file that was clustered.
         clusters: clusters of its rows.
         csv_safe: write no text that a spreadsheet takes for a formula.
+        rules: the decisions about the rows, which name clusters; None for no names.
         ready: see `storage.derived.derived_file`.
     Raises:
         StorageError, DiskFullError: the list cannot be written; an existing file is unchanged.
     """
     faces = ["face_index", *(["page"] if embeddings.has_pages else [])] if embeddings.has_faces else []
+    names = {} if rules is None else rules.cluster_names(clusters.labels)
     with derived_file(embeddings, path, "the list", ready=ready) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
         lines = CsvTable(text, safe=csv_safe)
-        lines.row(("cluster", "size", "score", "row", "path", *faces))
+        lines.row(("cluster", "size", "score", "row", "path", *faces, *(["name"] if names else [])))
         for start in range(0, embeddings.rows, _ROWS_PER_READ):
             rows = clusters.order[start : start + _ROWS_PER_READ]
             labels = clusters.labels[rows].tolist()
-            records = zip(
+            columns: list[Iterable[Any]] = [
                 labels,
                 (int(clusters.sizes[number - 1]) if number else 0 for number in labels),
                 (f"{score:.4f}" for score in clusters.scores[rows].tolist()),
                 rows.tolist(),
                 embeddings.names(rows.tolist()),
-                strict=True,
-            )
+            ]
             if faces:
-                places = (place.to_dict() if place else {} for place in embeddings.face_places(rows.tolist()))
-                lines.rows((*record, *map(place.get, faces)) for record, place in zip(records, places, strict=True))
-            else:
-                lines.rows(records)
+                places = [place.to_dict() if place else {} for place in embeddings.face_places(rows.tolist())]
+                columns += [[place.get(name) for place in places] for name in faces]
+            if names:
+                columns.append(names.get(number, "") for number in labels)
+            lines.rows(zip(*columns, strict=True))
         text.detach()
 
 
@@ -91,11 +98,13 @@ def write_column(file: Path, clusters: Clusters, run_id: str) -> None:
     with same_rows(file, checkpoint_plan_path(file)), edit_file(file) as target:
         if str(target["metadata"].attrs["run_id"]) != run_id or len(target["embeddings"]) != len(clusters.labels):
             raise StorageError(f"{file} changed while its rows were clustered. Run the same command again")
-        if COLUMN in target:
-            del target[COLUMN]
-        column = target.create_dataset(
-            COLUMN, data=clusters.labels, maxshape=(None,), compression="gzip", compression_opts=1, fletcher32=True
-        )
+        for name in (COLUMN, COLUMN_BEFORE_REVIEW):
+            if name in target:
+                del target[name]
+        storage = {"maxshape": (None,), "compression": "gzip", "compression_opts": 1, "fletcher32": True}
+        column = target.create_dataset(COLUMN, data=clusters.labels, **storage)
+        if clusters.before_review is not None:
+            target.create_dataset(COLUMN_BEFORE_REVIEW, data=clusters.before_review, **storage)
         column.attrs["method"] = clusters.method
         if clusters.k is None:
             column.attrs["threshold"] = clusters.threshold

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, StorageError
+from ..review.upkeep import join_decisions
 from ..storage.dataset import assemble
 from ..storage.derived import record_elsewhere, was_replaced
 from ..storage.file import EmbeddingFile
@@ -88,6 +89,7 @@ def merge(files: Sequence[Path], output: Path, *, prefer_first: bool = False, fo
                 f"{replaced[0]} was replaced while {output} was made from it, so {output.name} was deleted: it may "
                 f"have held photos that were removed. Run the same command again"
             )
+        join_decisions(inputs, output)
         dropped = tuple(dict.fromkeys(name for file in opened for name in file.foreign_datasets()))
         total = int(new.ledger.vector_counts.sum())
         return Merged(len(new.paths), total, new.doubles, os.fsdecode(root), dropped)

@@ -24,6 +24,7 @@ from .. import __version__
 from ..errors import ConfigError, LockedError, StorageError, UnfinishedError
 from ..fetch import sha256_of
 from ..files import is_trusted
+from ..review.upkeep import forget_missing
 from ..storage.dataset import assemble
 from ..storage.derived import forget_pages
 from ..storage.file import EmbeddingFile
@@ -142,6 +143,7 @@ class Removal:
             root = current.root
         derived = derived_from(self.file, root, keep_pages=keep_pages)
         erase(self.file, derived)
+        forget_missing(self.path)
         forget_pages(self.file, keep=[Path(page) for page, _ in derived.kept])
         drop_note(self._noted)
 
@@ -321,6 +323,7 @@ class Removal:
             kept |= dict(derived.kept)
             if not paths:  # look again after deleting: a writer may have renamed its temporary file meanwhile
                 break
+        forgotten = forget_missing(self.path)
         if not only_runs:
             forget_pages(self.file, keep=map(Path, kept))
         links = note.card.other_names_of_file_before if note.card.removed_photographs else 0
@@ -331,6 +334,7 @@ class Removal:
             **after,
             "sha256_after": sha256_of(self.path),
             "deleted": list(map(str, deleted)),
+            **({"faces_erased_from_decisions": forgotten} if forgotten else {}),
             "may_still_show": [{"path": path, "why": why} for path, why in (*kept.items(), *hard_links, *ignored)],
             "photographs": "not deleted: facemill deletes no photographs",
             "finished_utc": utc_now(),

@@ -16,6 +16,7 @@ from ..extras import require
 from ..files import check_output
 from ..metrics.falsematch import Calibration, Expectation
 from ..records import FACE_DATASETS, PAGE_DATASET
+from ..review.rows import STATES
 from ..storage.derived import derived_file
 from ..storage.file import EmbeddingFile
 from .all_pairs import ScoredPairs
@@ -36,6 +37,7 @@ class Pair:
         expected: pairs of two people to expect at this score or above in the whole file; None without a calibration.
         faces: face_index of each row; None if the file holds no faces.
         pages: page of the photo that each row is from, from 1; None if the file names no pages.
+        decision: what people decided: "same", "undecided" or ""; None if decisions were not asked for.
     """
 
     rows: tuple[int, int]
@@ -44,12 +46,15 @@ class Pair:
     expected: Expectation | None
     faces: tuple[int, int] | None
     pages: tuple[int, int] | None = None
+    decision: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the pair as JSON-ready data; the keys are the columns of the table."""
         pair: dict[str, Any] = {"path_a": self.paths[0], "path_b": self.paths[1], "score": round(self.score, 6)}
         if self.expected is not None:
             pair |= {"expected_false": float(f"{self.expected.hits:.6g}"), "at_most": self.expected.at_most}
+        if self.decision is not None:
+            pair["decision"] = self.decision
         pair |= {"row_a": self.rows[0], "row_b": self.rows[1]}
         if self.faces is not None:
             pair |= {"face_index_a": self.faces[0], "face_index_b": self.faces[1]}
@@ -61,17 +66,25 @@ class Pair:
 class PairTable:
     """Pairs with their names and faces. Holds the names of the rows in pairs, and no others."""
 
-    def __init__(self, embeddings: EmbeddingFile, pairs: ScoredPairs, calibration: Calibration | None) -> None:
+    def __init__(
+        self,
+        embeddings: EmbeddingFile,
+        pairs: ScoredPairs,
+        calibration: Calibration | None,
+        states: NDArray[np.uint8] | None = None,
+    ) -> None:
         """Read the names.
 
         Args:
             embeddings: an open embedding file.
             pairs: pairs of the file, in the order of the table.
             calibration: gives the expected false pairs; None for an empty column.
+            states: (n,) what is decided about each pair, places in `review.rows.STATES`; None for no such column.
         Raises:
             StorageError: the file is damaged.
         """
         self.pairs, self.has_faces, self.has_pages = pairs, embeddings.has_faces, embeddings.has_pages
+        self.states = states
         self._calibration, self._all_pairs = calibration, embeddings.rows * (embeddings.rows - 1) // 2
         self._rows = np.unique(np.concatenate([pairs.first, pairs.second]))
         self._text, self._ends = self._read_names(embeddings)
@@ -103,11 +116,13 @@ class PairTable:
         first, second = self.pairs.first[start:stop], self.pairs.second[start:stop]
         names = (np.searchsorted(self._rows, side).tolist() for side in (first, second))
         pairs = zip(first.tolist(), second.tolist(), self.pairs.scores[start:stop].tolist(), *names, strict=True)
-        for a, b, score, name_a, name_b in pairs:
+        states = [None] * len(first) if self.states is None else [STATES[i] for i in self.states[start:stop].tolist()]
+        for (a, b, score, name_a, name_b), state in zip(pairs, states, strict=True):
             faces, pages = (
                 None if column is None else (int(column[a]), int(column[b])) for column in (self._faces, self._pages)
             )
-            yield Pair((a, b), (self._name(name_a), self._name(name_b)), score, self.expected(score), faces, pages)
+            paths = self._name(name_a), self._name(name_b)
+            yield Pair((a, b), paths, score, self.expected(score), faces, pages, state)
 
     def expected(self, score: float) -> Expectation | None:
         """Return the pairs of two people to expect at a score or above in the whole file."""
@@ -160,7 +175,8 @@ def write_table(
 def _columns(table: PairTable) -> list[str]:
     faces = ["face_index_a", "face_index_b"] if table.has_faces else []
     pages = ["page_a", "page_b"] if table.has_pages else []
-    return ["path_a", "path_b", "score", "expected_false", "at_most", "row_a", "row_b", *faces, *pages]
+    decision = [] if table.states is None else ["decision"]
+    return ["path_a", "path_b", "score", "expected_false", "at_most", *decision, "row_a", "row_b", *faces, *pages]
 
 
 def _values(row: Pair) -> Iterator[Any]:
@@ -168,6 +184,8 @@ def _values(row: Pair) -> Iterator[Any]:
     yield row.score
     yield None if row.expected is None else row.expected.hits
     yield None if row.expected is None else row.expected.at_most
+    if row.decision is not None:
+        yield row.decision
     yield from row.rows
     yield from row.faces or ()
     yield from row.pages or ()
@@ -194,7 +212,8 @@ def _write_csv(file: IO[bytes], table: PairTable, *, safe: bool) -> None:
 def _write_parquet(file: IO[bytes], table: PairTable) -> None:
     arrow = _arrow()
     parquet = require("pyarrow.parquet", extra="parquet", purpose="Parquet")
-    kinds = [*2 * [arrow.string()], arrow.float32(), arrow.float64(), arrow.bool_(), *2 * [arrow.int64()]]
+    kinds = [*2 * [arrow.string()], arrow.float32(), arrow.float64(), arrow.bool_()]
+    kinds += [*([] if table.states is None else [arrow.string()]), *2 * [arrow.int64()]]
     kinds += 2 * (table.has_faces + table.has_pages) * [arrow.int32()]
     schema = arrow.schema(list(zip(_columns(table), kinds, strict=True)))
     with parquet.ParquetWriter(file, schema) as writer:

@@ -18,6 +18,7 @@ from .journal import AuditLog, Journal, Metrics
 from .openapi import STATE, answers, docs_page, docs_style, with_tokens
 from .photo_routes import photo_routes
 from .problems import Refusal, add_handlers, json_response
+from .review.routes import review_routes
 from .service import Service
 
 _DESCRIPTION = """Find, embed, compare and search faces. Photos are sent as multipart/form-data, as the bytes of an
@@ -61,6 +62,7 @@ def make_app(service: Service, others: Sequence[Routes] = ()) -> Journal:
     app.include_router(file_routes(service))
     app.include_router(job_routes(service))
     app.include_router(compreface_routes(service))
+    app.include_router(review_routes(service))
     for routes in others:
         app.include_router(routes(service, access))
     _add_health(app, service, metrics)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,49 @@ class _Kept:
     answer: asyncio.Future[dict[str, Any]]
 
 
+class KeyedAnswers:
+    """The answers to changes under the keys of clients, so that a repeated request changes nothing twice."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+
+    async def once(
+        self,
+        question: tuple[Any, ...],
+        change: Callable[[], Coroutine[Any, Any, dict[str, Any]]],
+        client: str,
+        key: str,
+    ) -> dict[str, Any]:
+        """Do a change, or return its answer if the client sent the same key before.
+
+        Args:
+            question: what is to be changed.
+            change: does it.
+            client, key: the client, and its key of this request; an empty key is none.
+        Raises:
+            Refusal: the key was sent with another question.
+        """
+        if not key:
+            return await change()
+        kept = self._kept.get((client, key))
+        if kept is not None:
+            if kept.question != question:
+                reason = f"the key {key!r:.60} was sent before, with another request; expected: a new Idempotency-Key"
+                raise Refusal(422, RequestError(reason))
+            return await asyncio.shield(kept.answer)
+        answer = asyncio.ensure_future(change())
+        self._kept[client, key] = _Kept(question, answer)
+        answer.add_done_callback(lambda done: self._forget_failure(client, key, done))
+        while len(self._kept) > _MAX_KEYS:
+            self._kept.popitem(last=False)
+        return await asyncio.shield(answer)  # a client that hangs up does not undo the change
+
+    def _forget_failure(self, client: str, key: str, done: asyncio.Future[dict[str, Any]]) -> None:
+        """Let a client try again with the same key what has failed."""
+        if done.cancelled() or done.exception() is not None:
+            self._kept.pop((client, key), None)
+
+
 class FileChanges:
     """Changes of files. All methods are called in the event loop, and the work is done in threads."""
 
@@ -42,7 +85,7 @@ class FileChanges:
         self._roots = roots
         self._control = RunControl()
         self._changing: set[str] = set()
-        self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+        self._answers = KeyedAnswers()
 
     def stop(self) -> None:
         """Stop additions that run; the same request resumes them."""
@@ -98,25 +141,7 @@ class FileChanges:
         self, file: OpenFile, question: tuple[Any, ...], work: Callable[[], dict[str, Any]], client: str, key: str
     ) -> dict[str, Any]:
         """Do a change, or return its answer if the client sent the same key before."""
-        if not key:
-            return await self._change(file, work)
-        kept = self._kept.get((client, key))
-        if kept is not None:
-            if kept.question != question:
-                reason = f"the key {key!r:.60} was sent before, with another request; expected: a new Idempotency-Key"
-                raise Refusal(422, RequestError(reason))
-            return await asyncio.shield(kept.answer)
-        answer = asyncio.ensure_future(self._change(file, work))
-        self._kept[client, key] = _Kept(question, answer)
-        answer.add_done_callback(lambda done: self._forget_failure(client, key, done))
-        while len(self._kept) > _MAX_KEYS:
-            self._kept.popitem(last=False)
-        return await asyncio.shield(answer)  # a client that hangs up does not undo the change
-
-    def _forget_failure(self, client: str, key: str, done: asyncio.Future[dict[str, Any]]) -> None:
-        """Let a client try again with the same key what has failed."""
-        if done.cancelled() or done.exception() is not None:
-            self._kept.pop((client, key), None)
+        return await self._answers.once(question, lambda: self._change(file, work), client, key)
 
     async def _change(self, file: OpenFile, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         if file.name in self._changing:

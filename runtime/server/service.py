@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -180,6 +180,7 @@ class Service:
         self.bodies = BodyReader(max_photo=limits.max_bytes, max_body=settings.max_body, seconds=settings.seconds)
         self.changes = FileChanges(settings.roots)
         self.is_draining = False
+        self._stops: list[Callable[[], None]] = []
         with ExitStack() as stack:
             own = stack.enter_context
             engines: dict[str, Any] = {**settings.engines, "limits": limits, "max_faces": settings.max_faces}
@@ -322,6 +323,13 @@ class Service:
         self.is_draining = True
         self.changes.stop()
         self.jobs.stop()
+        for stop in self._stops:
+            stop()
+
+    def at_end(self, stop: Callable[[], None], close: Callable[[], None]) -> None:
+        """Call `stop` when the server begins to end, so that long work stops, and `close` when it has ended."""
+        self._stops.append(stop)
+        self._owned.callback(close)
 
     def close(self) -> None:
         """Answer what was accepted, then release engines and files."""

@@ -113,7 +113,7 @@ def check_entries(dataset: str, entries: NDArray[Any], start: int) -> None:
         if len(wrong):
             value = entries[wrong[0]].item()
             raise ValueError(f"row {start + wrong[0]} of /{dataset} is {value!r:.40}; expected: {_POSSIBLE[dataset]}")
-    elif dataset == "cluster" and len(entries) and entries.min() < 0:
+    elif dataset in ("cluster", "cluster_before_review") and len(entries) and entries.min() < 0:
         raise ValueError(f"a number is {entries.min()}; expected: 0 or more")
 
 

@@ -70,6 +70,7 @@ COLUMNS: dict[str, Column] = {
         for name, dataset in ATTRIBUTE_DATASETS.items()
     },
     "cluster": Column(("int32",), "N"),
+    "cluster_before_review": Column(("int32",), "N"),
     "outcomes/status": Column(("uint8",), "M"),
     "outcomes/path": Column((), "M"),
     "outcomes/detail": Column((), "M"),

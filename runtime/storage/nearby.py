@@ -22,7 +22,7 @@ _BESIDE = re.compile(
     rf"\.faiss(-[a-z0-9]+)?(\.json)?{_TEMPORARY}?|\.(pairs|clusters|attributes|adding)\.parts|\.adding{_TEMPORARY}?|{_TEMPORARY}"
     rf"|\.damaged-\d+|\.pages{_TEMPORARY}|\.(pairs|clusters|attributes|adding)\.parts\.removing-[0-9a-f]{{16}}"
 )
-_SAYS_WHOSE = re.compile(r"(?P<name>.+)(\.pages|\.faiss(-[a-z0-9]+)?\.json)", re.DOTALL)
+_SAYS_WHOSE = re.compile(r"(?P<name>.+)(\.pages|\.review|\.faiss(-[a-z0-9]+)?\.json)", re.DOTALL)
 _MAX_BYTES = 1 << 24  # of a list of pages or a sidecar
 
 
@@ -49,7 +49,10 @@ def is_reserved(path: Path, file: Path) -> bool:
     """Whether a path is one that facemill uses beside an embedding file, or is in a folder of such a name."""
     names = [part.name for part in (path, *path.parents) if part.parent == file.parent]
     suffix = names[0].removeprefix(file.name) if names and names[0].startswith(file.name) else "-"
-    return suffix in ("", ".removing", ".pages", ".parts") or _BESIDE.fullmatch(suffix) is not None
+    return (
+        suffix in ("", ".removing", ".pages", ".parts", ".review", ".review-journal")
+        or _BESIDE.fullmatch(suffix) is not None
+    )
 
 
 def earlier_names(file: Path) -> list[Path]:

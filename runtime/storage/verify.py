@@ -239,6 +239,11 @@ class _Check:
                 self._rows(f"attributes: impossible in /{name}", ~possible_attributes(name, block), start)
 
     def cluster(self, file: Any) -> None:
+        if "cluster_before_review" in file:
+            length = len(file["cluster_before_review"])
+            self._expect("cluster: the length of /cluster_before_review", length, len(file["embeddings"]))
+            for start, block in self._blocks(file["cluster_before_review"]):
+                self._rows("cluster: no number of a cluster", block < 0, start)
         if "cluster" not in file:
             return
         column = file["cluster"]

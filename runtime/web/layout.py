@@ -38,6 +38,8 @@ class Place:
 PLACES = (
     Place("/create", "Create dataset"),
     Place("/recognise", "Recognise"),
+    Place("/same", "Same person twice"),
+    Place("/people", "People"),
     Place("/files", "Files"),
     Place("/jobs", "Jobs"),
     Place("/models", "Models"),

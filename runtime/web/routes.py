@@ -14,6 +14,7 @@ from .machine_page import machine_page
 from .models_page import models_page
 from .pictures import picture_routes
 from .recognise_page import recognise_page
+from .review_pages import review_pages
 from .static import static_routes
 
 
@@ -30,6 +31,7 @@ def page_routes(service: Service, access: Access) -> APIRouter:
         login_routes(access),
         picture_routes(service),
         recognise_page(service),
+        review_pages(service),
         files_page(service),
         jobs_pages(service),
         models_page(),

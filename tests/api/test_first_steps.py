@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from runtime.api.jobs import add, process
-from runtime.api.people import cluster, find_pairs
+from runtime.api.pairs import find_pairs
+from runtime.api.people import cluster
 from runtime.api.photos import FaceEmbedder
 from runtime.engines.engine import read_engine
 from runtime.errors import ConfigError, SourceError

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
-from runtime.api.people import find_pairs
+from runtime.api.pairs import find_pairs
 from runtime.images.decode import Limits
 from runtime.pages.thumbnails import thumbnail
 from runtime.records import FacePlace

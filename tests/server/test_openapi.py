@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def test_the_description_names_every_route_its_problems_and_its_token(client: Cl
 def test_requests_made_from_the_description_have_the_answers_that_it_states(
     settings: ServerSettings, folder_of_people: Path, token_file: Path, tmp_path: Path
 ) -> None:
+    own = Path(shutil.copy(settings.files[0], tmp_path / "people.h5"))  # decisions and clusters are written to it
     photo = squares(3)
     schemathesis.openapi.format("binary", st.just(photo))
     schemathesis.openapi.format("byte", st.just(base64.b64encode(photo).decode()))
@@ -69,8 +71,14 @@ def test_requests_made_from_the_description_have_the_answers_that_it_states(
         database=None,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    changes = {"token_file": token_file, "roots": (folder_of_people,), "names": ("testserver",), "seconds": 60.0}
-    changes["output"] = tmp_path
+    changes = {
+        "files": (own,),
+        "token_file": token_file,
+        "roots": (folder_of_people,),
+        "names": ("testserver",),
+        "seconds": 60.0,
+        "output": tmp_path,
+    }
     with Service(replace(settings, **changes)) as service:
         schema = schemathesis.openapi.from_asgi("/openapi.json", make_app(service))
         operations = [result.ok() for result in schema.get_all_operations()]
@@ -83,7 +91,8 @@ def test_requests_made_from_the_description_have_the_answers_that_it_states(
                 def check(case: Any) -> None:
                     headers = {"Authorization": f"Bearer {TOKEN}"}
                     # What the file holds, and which photos and jobs there are, decides too.
-                    depends = any(part in case.path for part in ("/search", "/files/", "/jobs", "/folders"))
+                    parts = ("/search", "/files/", "/jobs", "/folders", "/pairs", "/clusters")
+                    depends = any(part in case.path for part in parts)
                     case.call_and_validate(
                         headers=headers, excluded_checks=[positive_data_acceptance] if depends else []
                     )

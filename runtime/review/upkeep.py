@@ -1,0 +1,52 @@
+"""Keep decisions true to their embedding file: forget photos that were removed, and join the decisions of files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from ..storage.file import EmbeddingFile
+from ..storage.nearby import earlier_names
+from .rows import known_paths
+from .store import ReviewStore, review_path
+
+
+def forget_missing(file: Path) -> int:
+    """Erase from the decisions about a file all photos that it does not have, durably. Doing so twice does no harm.
+
+    The decisions under a name that the file had before are included.
+
+    Args:
+        file: a finished embedding file.
+    Returns:
+        The number of faces that were erased.
+    Raises:
+        DiskFullError, LockedError, StorageError: a store cannot be read or changed.
+    """
+    forgotten = 0
+    for name in (Path(os.path.realpath(file)), *earlier_names(file)):
+        store = ReviewStore(name)
+        paths = store.paths()
+        if paths:
+            with EmbeddingFile(file) as embeddings:
+                missing = set(paths) - known_paths(embeddings, paths)
+            forgotten += store.forget(missing) if missing else 0
+    return forgotten
+
+
+def join_decisions(files: Sequence[Path], output: Path) -> None:
+    """Give a file that is joined from others the decisions about them; those about an earlier output are dropped.
+
+    Faces are named by the absolute paths of their photos, which joining does not change.
+
+    Args:
+        files: the files that were joined.
+        output: the joined file.
+    Raises:
+        DiskFullError, LockedError, StorageError: a store cannot be read or written.
+    """
+    with suppress(FileNotFoundError):
+        review_path(output).unlink()
+    ReviewStore(output).include([ReviewStore(file) for file in files])
