@@ -30,6 +30,7 @@ from ..errors import (
     StorageError,
     UnfinishedError,
 )
+from ..records import Status
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,10 @@ _TITLES = {
     503: "The server cannot answer now",
 }
 
+_UNREADABLE = tuple(
+    f"{status.label}: " for status in (Status.CORRUPT, Status.UNSUPPORTED, Status.UNREADABLE)
+)  # errors of photos
+
 
 class Refusal(Exception):
     """An answer with a status of its own.
@@ -84,6 +89,16 @@ class Refusal(Exception):
     def __init__(self, status: int, error: FacemillError, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(str(error))
         self.status, self.error, self.headers = status, error, dict(headers or {})
+
+
+def refuse_unreadable(error: str) -> None:
+    """Refuse a photo that cannot be read. A photo without a face is an answer.
+
+    Raises:
+        PhotoError: it cannot be read.
+    """
+    if error.startswith(_UNREADABLE):
+        raise PhotoError(error)
 
 
 class HungUp(Exception):

@@ -19,10 +19,9 @@ from ..attributes.selection import AttributeFilter
 from ..engines.backends import backend_of
 from ..engines.build import rebuild_if_stale
 from ..engines.choose import choose_detector, choose_landmarks
-from ..errors import BusyError, ContractError, FacemillError, PhotoError, RequestError
+from ..errors import BusyError, ContractError, FacemillError, RequestError
 from ..index.flat import check_queries
 from ..pipeline.settings import usable_cores
-from ..records import Status
 from ..search.answers import Answer
 from ..search.compare import Comparison, compare_embeddings
 from ..search.detector import Detection, PhotoDetector
@@ -36,12 +35,10 @@ from .engine_room import EngineRoom, Task
 from .file_changes import FileChanges
 from .jobs.desk import ServerJobs
 from .open_files import Opened, OpenFile, SharedEmbedders
-from .problems import HungUp, Refusal
+from .problems import HungUp, Refusal, refuse_unreadable
 from .settings import ServerSettings
 
 logger = logging.getLogger(__name__)
-
-_UNREADABLE = tuple(f"{status.label}: " for status in (Status.CORRUPT, Status.UNSUPPORTED, Status.UNREADABLE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,14 +211,14 @@ class Service:
         embedder, _ = self._embedder_of(file)
         faces: PhotoFaces
         (faces,) = await self._run(request, EmbedFacesTask(embedder, every, attributes), [photo])
-        _refuse_unreadable(faces.error)
+        refuse_unreadable(faces.error)
         return replace(faces, photo="<photo 0>")
 
     async def detect(self, request: Request, photo: bytes) -> Detection:
         """Detect the faces of a photo."""
         detection: Detection
         (detection,) = await self._run(request, DetectTask(self._detector, self._embedder), [photo])
-        _refuse_unreadable(detection.error)
+        refuse_unreadable(detection.error)
         return replace(detection, photo="<photo 0>")
 
     async def compare(
@@ -232,7 +229,7 @@ class Service:
         answers = await self._run(request, EmbedTask(embedder), photos)
         first, second = (replace(answer, photo=f"<photo {i}>") for i, answer in enumerate(answers))
         for embedding in (first, second):
-            _refuse_unreadable(embedding.error)
+            refuse_unreadable(embedding.error)
         calibration = None
         if path is not None:
             with EmbeddingFile(path) as opened:
@@ -245,7 +242,7 @@ class Service:
         """Find the rows of a file most similar to a photo."""
         answer: Answer
         (answer,) = await self._run(request, FindTask(self.file(file), options, chosen), [photo])
-        _refuse_unreadable(answer.error)
+        refuse_unreadable(answer.error)
         return replace(answer, query="<photo 0>")
 
     async def find_vector(
@@ -277,7 +274,7 @@ class Service:
         """Embed the faces of a photo, and find the rows of a file most similar to each."""
         (answer,) = await self._run(request, FindFacesTask(file, options, attributes), [photo])
         embedded, answers = answer
-        _refuse_unreadable(embedded.error)
+        refuse_unreadable(embedded.error)
         return embedded, answers
 
     def file(self, name: str | None) -> OpenFile:
@@ -389,16 +386,6 @@ def _open_detector(settings: ServerSettings, embedder: PhotoEmbedder) -> PhotoDe
         limits=settings.limits,
         max_faces=settings.max_faces,
     )
-
-
-def _refuse_unreadable(error: str) -> None:
-    """Refuse a photo that cannot be read. A photo without a face is an answer.
-
-    Raises:
-        PhotoError: it cannot be read.
-    """
-    if error.startswith(_UNREADABLE):
-        raise PhotoError(error)
 
 
 async def _wait_for_hang_up(request: Request) -> None:
