@@ -15,13 +15,13 @@ from ..pairs.outputs import Ready
 from ..progress import Listener, track
 from ..receipts.clear import check_receipt_folder, receipt_folder
 from ..receipts.fill import Batch, place_photos
+from ..receipts.kinds import CLUSTERS
 from ..receipts.placing import Placed, placing_error
-from ..receipts.receipt import End, Kind, Line, header_of, new_receipt, write_lines
+from ..receipts.receipt import End, Line, header_of, new_receipt, write_lines
 from ..storage.derived import record_page, record_start
 from ..storage.file import EmbeddingFile
 from .clusters import Clusters
 
-KIND = Kind("cluster folders", ("facemill cluster", "--folders"), r"cluster-\d{5,}")
 _ROWS_PER_READ = 10_000
 _MAX_NAME_BYTES = 255  # of a file name, in all common file systems
 _MAX_SUFFIX_BYTES = 16  # longer endings are part of the stem
@@ -45,7 +45,7 @@ class FolderCounts:
 
 def check_folders(path: Path, *, force: bool) -> None:
     """Check, before the work, that the folder can be filled; see `clear.check_receipt_folder`."""
-    check_receipt_folder(path, KIND, force=force)
+    check_receipt_folder(path, CLUSTERS, force=force)
 
 
 def write_folders(
@@ -83,8 +83,8 @@ def write_folders(
         StorageError, DiskFullError: the folder cannot be written.
     """
     count = clusters.count_at_least(min_rows)
-    header = header_of(KIND, embeddings, mode=mode)
-    with receipt_folder(path, KIND, force=force, like=embeddings.path):
+    header = header_of(CLUSTERS, embeddings, mode=mode)
+    with receipt_folder(path, CLUSTERS, force=force, like=embeddings.path):
         ready(os.lstat(path))
         record_start(embeddings, path)
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..receipts.receipt import Kind
+from ..receipts.kinds import FILTERED
 
-PHOTOS, LIST = "photos", "photos.csv"
-KIND = Kind("filtered photos", ("facemill filter", "--folders"), r"photos|photos\.csv", top=PHOTOS, list=LIST)
+KIND = FILTERED
+PHOTOS, LIST = KIND.top, KIND.list

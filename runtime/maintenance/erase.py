@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UnfinishedError
 from ..files import is_temporary, sync_folder
+from ..receipts.whole import why_not_whole
 from ..sources.kinds import EXTENSIONS
 from ..storage.deletion import delete, is_renamed, renamed_remains
 from ..storage.derived import (
@@ -58,6 +59,7 @@ def derived_from(
     keep_pages: bool = False,
     absent: Sequence[Path] | None = None,
     only_runs: bool = False,
+    is_removed: Callable[[bytes], bool] = lambda name: False,
 ) -> Derived:
     """Find all files that were made from a file, beside its given name and its real path.
 
@@ -67,6 +69,8 @@ def derived_from(
         keep_pages: keep all recorded pages.
         absent: pages that were not where facemill wrote them before a removal deleted any; None to look now.
         only_runs: find only the unfinished runs: no page and no index was made from their photos.
+        is_removed: whether a photo, by its path below the root, is removed. A folder with the last copy of another
+            photo stays.
     """
     known = read_list(file)
     beside = derived_nearby(file, known.earlier)
@@ -90,7 +94,9 @@ def derived_from(
                 missing += [page] if written.get(page) and not renamed_remains(page) else []
                 continue
             reason = (
-                "--keep-pages was given" if keep_pages else _reason_to_keep(page, written.get(page, ()), file, root)
+                "--keep-pages was given"
+                if keep_pages
+                else _reason_to_keep(page, written.get(page, ()), file, root, is_removed)
             )
         except OSError as err:
             if not keep_pages:
@@ -147,7 +153,9 @@ def erase(file: Path, derived: Derived) -> tuple[Path, ...]:
     return tuple(deleted)
 
 
-def _reason_to_keep(page: Path, fingerprints: tuple[Fingerprint, ...], file: Path, root: bytes) -> str:
+def _reason_to_keep(
+    page: Path, fingerprints: tuple[Fingerprint, ...], file: Path, root: bytes, is_removed: Callable[[bytes], bool]
+) -> str:
     """Why an existing recorded page must not be deleted; empty if it may be.
 
     Raises:
@@ -155,7 +163,7 @@ def _reason_to_keep(page: Path, fingerprints: tuple[Fingerprint, ...], file: Pat
     """
     if is_renamed(page) and is_own_page(file, page):
         return ""  # whatever it holds: its deletion has begun
-    return _not_ours(page, fingerprints, file, root)
+    return _not_ours(page, fingerprints, file, root) or why_not_whole(page, is_removed)
 
 
 def _not_ours(page: Path, fingerprints: tuple[Fingerprint, ...], file: Path, root: bytes) -> str:

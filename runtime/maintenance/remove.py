@@ -161,6 +161,9 @@ class Removal:
             names = paths_below(source.root, names)
             selection = select_photos(source.scanned_paths(), names)
             rows = np.union1d(selection.rows, find_duplicates(source, selection.rows))
+            chosen = np.zeros(len(source.status), bool)
+            chosen[rows] = True
+            removed = frozenset(compress(source.scanned_paths(), chosen.tolist()))
             runs = find_unfinished(self.path, source.root, names)
             known = runs.names | self._asked_before(selection.missing)
             return RemovalPlan(
@@ -170,7 +173,13 @@ class Removal:
                 same_stay=count_shared(source, rows),
                 missing=tuple(name for name in selection.missing if name not in known),
                 root=source.root,
-                derived=derived_from(self.file, source.root, keep_pages=keep_pages, only_runs=not len(rows)),
+                derived=derived_from(
+                    self.file,
+                    source.root,
+                    keep_pages=keep_pages,
+                    only_runs=not len(rows),
+                    is_removed=removed.__contains__,
+                ),
                 extras=tuple(source.foreign_datasets()),
                 unfinished=runs.paths,
             )
@@ -313,11 +322,18 @@ class Removal:
             after = {"photographs_after": len(new.status), "embeddings_after": int(new.vector_counts.sum())}
         self._folder.clear()
         only_runs = not note.card.removed_photographs
-        absent = [*map(Path, note.absent)]
+        absent, removed = [*map(Path, note.absent)], frozenset(note.card.removed_hmac)
         deleted: dict[Path, None] = {}
         kept: dict[str, str] = {}
         for _ in range(_MOST_LOOKS):
-            derived = derived_from(self.file, root, keep_pages=note.keep_pages, absent=absent, only_runs=only_runs)
+            derived = derived_from(
+                self.file,
+                root,
+                keep_pages=note.keep_pages,
+                absent=absent,
+                only_runs=only_runs,
+                is_removed=lambda name: name_digest(note.key, name) in removed,
+            )
             paths = erase(self.file, derived)
             deleted |= dict.fromkeys(paths)
             kept |= dict(derived.kept)

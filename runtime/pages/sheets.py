@@ -16,14 +16,14 @@ from ..pipeline.contract import limits_of
 from ..progress import Listener, Reporter
 from ..receipts.clear import check_receipt_folder, receipt_folder
 from ..receipts.fill import write_page
-from ..receipts.receipt import Kind, header_of, new_receipt
+from ..receipts.kinds import SHEETS
+from ..receipts.receipt import header_of, new_receipt
 from ..search.model_label import file_model_label, model_warning
 from ..storage.derived import record_page, record_start
 from ..storage.file import EmbeddingFile
 from .page import count, encode, picture, render
 from .thumbnails import thumbnails
 
-KIND = Kind("contact sheets", ("facemill cluster", "--sheets"), r"(index|sheet)(-\d{4,})?\.html")
 _SIDE = 112  # pixels of a picture; it takes 3 to 5 kB
 _MAX_CLUSTERS, _MAX_PICTURES = 100, 1000  # per sheet, which keeps it below about 6 MB
 _MAX_CLUSTER_PICTURES = 100
@@ -41,7 +41,7 @@ class _Card:
 
 def check_sheets(path: Path, *, force: bool) -> None:
     """Check, before the work, that the folder can be filled; see `clear.check_receipt_folder`."""
-    check_receipt_folder(path, KIND, force=force)
+    check_receipt_folder(path, SHEETS, force=force)
 
 
 def write_sheets(
@@ -73,18 +73,18 @@ def write_sheets(
     shown = clusters.count_at_least(min_rows)
     sheets = list(_plan_sheets(clusters.sizes[:shown].tolist()))
     with (
-        receipt_folder(path, KIND, force=force, like=embeddings.path),
+        receipt_folder(path, SHEETS, force=force, like=embeddings.path),
         Reporter("sheets", len(sheets), unit="pages", listener=listener) as reporter,
     ):
         ready(os.lstat(path))
         record_start(embeddings, path)
         try:
-            with new_receipt(path, header_of(KIND, embeddings), like=embeddings.path) as receipt:
+            with new_receipt(path, header_of(SHEETS, embeddings), like=embeddings.path) as receipt:
                 _fill(path, receipt, embeddings, clusters, sheets, shown, reporter)
         except OSError as err:
             if isinstance(err, FacemillError):
                 raise
-            raise storage_error(err, f"the folder for {KIND.name}", path) from err
+            raise storage_error(err, f"the folder for {SHEETS.name}", path) from err
     record_page(embeddings, path)
     return len(sheets)
 
