@@ -13,6 +13,7 @@ MIN_IOD_PX = 10.0  # distance between the eyes, pixels of the original photo
 MIN_SHARPNESS = 0.0
 MIN_BRIGHTNESS = 0.0  # mean grey level, 0 to 255
 MIN_CONTRAST = 0.0  # range of grey levels, 0 to 255
+MAX_UNREADABLE = 1000  # photos in a row that may be unreadable before a run stops
 MAX_FIT = 0.35  # mean distance of the landmarks from the template, in distances between the eyes, 0 to 1
 MIN_FRONTAL = 0.0  # 0 for any pose, 1 for frontal faces only
 MAX_BYTES = 64 << 20  # of a file

@@ -396,5 +396,7 @@ def _create_locked(path: Path, access: Access, busy: str, *, wait: bool, resume:
             continue
         if is_new or (resume and is_trusted(path)):
             return fd
-        path.unlink()
-        os.close(fd)
+        try:
+            path.unlink()  # a stranger's file in a folder like /tmp can be locked and not removed
+        finally:
+            os.close(fd)

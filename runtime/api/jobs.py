@@ -100,6 +100,7 @@ def process(
     patterns: Patterns | None = None,
     within: Sequence[PathLike] = (),
     limit: int | None = None,
+    max_unreadable: int = defaults.MAX_UNREADABLE,
     dtype: str = defaults.DTYPE,
     limits: Limits | None = None,
     segments: SegmentRules | None = None,
@@ -133,6 +134,8 @@ def process(
         patterns: names of files and folders to take and to leave out; None for the usual ones.
         within: folders that no photo and no link may lead out of; none for no such limit.
         limit: process only the first N photos, in scan order.
+        max_unreadable: stop where more photos in a row cannot be read, before anything is recorded for them: their disk
+            or folder may be gone. 0 for no limit.
         dtype: type of the stored embeddings, "float32" or "float16".
         limits: larger photos are refused before decoding.
         segments: limits of the segments of the run.
@@ -192,7 +195,7 @@ def process(
         retry=retry,
         force=force,
         mode=mode,
-        run=RunOptions(batch_size, workers, devices, segments or SegmentRules()),
+        run=RunOptions(batch_size, workers, devices, segments or SegmentRules(), max_unreadable),
     )
     summary = running.process(request, listener=listener, control=control)
     info = chosen.info

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import defaults
 from ..sources.kinds import passed_over_text
 from ..text import printable
 from . import groups, options
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
 @click.option("--retry", is_flag=True, help="Process failed photos again.")
 @groups.pattern_options
 @click.option("--limit", type=click.IntRange(min=1), help="Process only the first N photos, in scan order.")
+@click.option(
+    "--max-unreadable",
+    type=click.IntRange(min=0),
+    default=defaults.MAX_UNREADABLE,
+    show_default=True,
+    metavar="N",
+    help="Stop where more than N photos in a row cannot be read, because their disk may be gone; 0: never.",
+)
 @groups.dtype_option
 @groups.mode_option
 @groups.limit_options

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from .. import defaults
 from ..attributes.answers import VALUES
 from ..attributes.head import Head
 from ..engines.backends import backend_of
@@ -36,6 +37,7 @@ class RunOptions:
         workers: threads that decode; None to tune.
         devices: "cpu" or the number of a GPU, for one process each. Empty: this process does the work.
         segments: when a segment is complete.
+        max_unreadable: photos in a row that may be unreadable before the run stops; 0 for no limit.
     Raises:
         ConfigError: a value is outside its range.
     """
@@ -44,6 +46,7 @@ class RunOptions:
     workers: int | None = None
     devices: tuple[str, ...] = ()
     segments: SegmentRules = field(default_factory=SegmentRules)
+    max_unreadable: int = defaults.MAX_UNREADABLE
 
     def __post_init__(self) -> None:
         for device in self.devices:
@@ -52,6 +55,8 @@ class RunOptions:
         for name, value in (("--batch-size", self.batch_size), ("--workers", self.workers)):
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; expected: auto, or a number of at least 1")
+        if self.max_unreadable < 0:
+            raise ConfigError(f"--max-unreadable is {self.max_unreadable}; expected: a number, or 0 for no limit")
 
 
 @dataclass(frozen=True, slots=True)

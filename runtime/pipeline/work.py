@@ -31,6 +31,7 @@ from ..images.slow import SlowPhotos
 from ..records import SAME_FILE, Batch, Crops, Embedded, Encoded, Outcome, Photo, Photos, Status
 from ..sources.reader import ReadError
 from ..sources.source import Source
+from ..sources.streaks import Streaks
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +45,11 @@ class Read:
 
     Attributes:
         source: the photos.
+        streaks: stops the run where very many in a row cannot be read; None for a few photos.
     """
 
     source: Source
+    streaks: Streaks | None = None
 
     def __call__(self, batch: Batch) -> Encoded:
         rows, files, outcomes = [], [], list(batch.outcomes)
@@ -57,6 +60,8 @@ class Read:
                 rows.append(row)
             except (ReadError, ImageError) as err:
                 outcomes.append(Outcome(row, err.status, err.detail))
+        if self.streaks is not None:
+            self.streaks.check(batch.rows.tolist(), outcomes)
         return Encoded(np.array(rows, np.int64), tuple(outcomes), files=tuple(files), names=self.source.names)
 
 

@@ -20,6 +20,7 @@ from ..errors import StorageError
 from ..interrupt import Control, pause, raise_if_stopping
 from ..records import Batch, Embedded, Encoded, Status
 from ..sources.source import Source
+from ..sources.streaks import Streaks
 from ..storage.segments import SegmentWriter
 from .face_work import crop_stages
 from .request import Request
@@ -109,7 +110,13 @@ def embed_task(task: Task, rows: NDArray[np.int64], context: RunContext) -> tupl
     """
     with _embedding(task, context.clocks) as embedding:
         raise_if_stopping(context.control)
-        reading = Chain.of(Stage(context.clocks["read"], Read(context.source), 4))
+        reading = Chain.of(
+            Stage(
+                context.clocks["read"],
+                Read(context.source, Streaks(context.source, task.request.run.max_unreadable)),
+                4,
+            )
+        )
         if context.skip is not None:
             reading = reading.then(Stage(context.clocks["deduplicate"], context.skip, 2))
         start_s = time.perf_counter()
