@@ -429,3 +429,19 @@ def test_unusable_paths_are_refused_first(tmp_path: Path) -> None:
             check_output(tmp_path / name, "the list", force=False)
     with pytest.raises(OutputExistsError):
         check_output(tmp_path, "the list", force=True)
+
+
+def test_a_left_file_that_cannot_be_removed_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a stranger's file in a folder like /tmp: the next try must not meet a lock of this process."""
+    left = temporary_path(tmp_path / "people.h5")
+    left.write_bytes(b"left")
+
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(self))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        with pytest.raises(PermissionError):
+            NewFile(tmp_path / "people.h5")
+    assert len(os.listdir("/proc/self/fd")) == before
