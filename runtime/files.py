@@ -313,12 +313,12 @@ def restrict_folder(path: Path, *, like: Path | Sequence[Path] = ()) -> None:
         path.chmod(mode & (allowed | ~0o777))
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable: a rename survives a power cut only after this.
+def sync_folder(folder: Path, *, open_fd: int | None = None) -> None:
+    """Make the names in a folder, or in the open folder `open_fd`, durable: only then they survive a power cut.
 
     A file system that cannot sync a folder is tolerated, and the log says so once: nothing is lost by going on.
     """
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if open_fd is None else os.dup(open_fd)
     try:
         os.fsync(fd)
     except OSError as err:

@@ -91,8 +91,6 @@ def write_folders(
             with new_receipt(path, header, like=embeddings.path) as receipt:
                 names = _FreeNames(path)
                 counts = place_photos(
-                    path,
-                    path,
                     receipt,
                     embeddings,
                     _batches(embeddings, clusters, count, names, listener),

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..access import access_like
 from ..attributes.selection import AttributeFilter
 from ..errors import ConfigError
-from ..files import sync_folder, synced_file
 from ..progress import Listener, track
 from ..receipts.clear import check_receipt_folder, receipt_folder
 from ..receipts.fill import Batch, place_photos
@@ -140,13 +140,13 @@ def write_folders(
         try:
             with new_receipt(path, header, like=gallery.path) as receipt:
                 batches = _batches(gallery, rows, listener)
-                counts = place_photos(path, path / PHOTOS, receipt, gallery, batches, mode=mode)
+                counts = place_photos(receipt, gallery, batches, mode=mode, top=PHOTOS)
                 written, missing, refused = (counts[kind] for kind in (Placed.WRITTEN, Placed.MISSING, Placed.REFUSED))
-                with synced_file(path / LIST, like=gallery.path) as file:
+                with receipt.tree.new_file(LIST, access_like([gallery.path])) as file:
                     write_rows(file, gallery, rows, csv_safe=csv_safe)
                     digest = digest_of(file)
                 write_lines(receipt, [Line(end=End(written, missing, refused, digest))])
-            sync_folder(path)
+                receipt.tree.sync()
         except OSError as err:
             problem = placing_error(err, "the folder of photos", path, mode)
             if isinstance(problem, ConfigError):  # the same command cannot succeed: leave nothing of it

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from ..clusters.clusters import Clusters
 from ..errors import FacemillError
@@ -17,7 +16,7 @@ from ..progress import Listener, Reporter
 from ..receipts.clear import check_receipt_folder, receipt_folder
 from ..receipts.fill import write_page
 from ..receipts.kinds import SHEETS
-from ..receipts.receipt import header_of, new_receipt
+from ..receipts.receipt import NewReceipt, header_of, new_receipt
 from ..search.model_label import file_model_label, model_warning
 from ..storage.derived import record_page, record_start
 from ..storage.file import EmbeddingFile
@@ -80,7 +79,7 @@ def write_sheets(
         record_start(embeddings, path)
         try:
             with new_receipt(path, header_of(SHEETS, embeddings), like=embeddings.path) as receipt:
-                _fill(path, receipt, embeddings, clusters, sheets, shown, reporter)
+                _fill(receipt, embeddings, clusters, sheets, shown, reporter)
         except OSError as err:
             if isinstance(err, FacemillError):
                 raise
@@ -90,8 +89,7 @@ def write_sheets(
 
 
 def _fill(
-    path: Path,
-    receipt: IO[bytes],
+    receipt: NewReceipt,
     embeddings: EmbeddingFile,
     clusters: Clusters,
     sheets: Sequence[range],
@@ -108,14 +106,14 @@ def _fill(
         index = _index_name((members.start - 1) // _INDEX_CLUSTERS)
         name = _sheet_name(number)
         text, new_cards = _page(embeddings, clusters, members, name, (previous, index, following))
-        write_page(path / name, encode(text), "the sheet", receipt, like=embeddings.path)
+        write_page(name, encode(text), "the sheet", receipt, like=embeddings.path)
         cards += new_cards
         while len(cards) >= _INDEX_CLUSTERS:
-            _write_index(path, receipt, embeddings, clusters, cards[:_INDEX_CLUSTERS], written, indexes, shown)
+            _write_index(receipt, embeddings, clusters, cards[:_INDEX_CLUSTERS], written, indexes, shown)
             cards, written = cards[_INDEX_CLUSTERS:], written + 1
         reporter.advance(1)
     if cards or not written:
-        _write_index(path, receipt, embeddings, clusters, cards, written, indexes, shown)
+        _write_index(receipt, embeddings, clusters, cards, written, indexes, shown)
 
 
 def _plan_sheets(sizes: Sequence[int]) -> Iterator[range]:
@@ -196,8 +194,7 @@ def _facts(clusters: Clusters, number: int, shown: int) -> str:
 
 
 def _write_index(
-    path: Path,
-    receipt: IO[bytes],
+    receipt: NewReceipt,
     embeddings: EmbeddingFile,
     clusters: Clusters,
     cards: Sequence[_Card],
@@ -229,7 +226,7 @@ def _write_index(
             for card in cards
         ],
     )
-    write_page(path / _index_name(number), encode(text), "the index of the sheets", receipt, like=embeddings.path)
+    write_page(_index_name(number), encode(text), "the index of the sheets", receipt, like=embeddings.path)
 
 
 def _links(labels: Sequence[str], targets: Sequence[str]) -> list[tuple[str, str]]:

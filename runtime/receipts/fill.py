@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
-from ..files import make_folder, sync_folder, write_durable
+from ..access import access_like
+from ..errors import FacemillError
+from ..files import TEMPORARY_SUFFIX, storage_error
 from ..storage.file import EmbeddingFile
 from .placing import Placed, placer
-from .receipt import STAGING, Line, write_lines
+from .receipt import STAGING, Line, NewReceipt, write_lines
+from .tree import Tree, swapped
 
 # The photos of a batch: each with its name below the root, and its name below the top.
 Batch = Sequence[tuple[bytes, bytes]]
 
 
 def place_photos(
-    folder: Path,
-    top: Path,
-    receipt: IO[bytes],
+    receipt: NewReceipt,
     gallery: EmbeddingFile,
     batches: Iterable[Batch],
     *,
     mode: str,
+    top: str = "",
     folders: Sequence[bytes] = (),
     free_name: Callable[[bytes], bytes] = bytes,
 ) -> Counter[Placed]:
@@ -34,66 +34,87 @@ def place_photos(
     these are on the disk, each photo in its place.
 
     Args:
-        folder: the folder with the receipt.
-        top: the folder of the photos: `folder`, or a folder in it.
         receipt: see `receipt.new_receipt`.
         gallery: the open embedding file.
         batches: the photos.
         mode: one of `placing.MODES`.
+        top: the folder of the photos, in the folder of the receipt; empty for that folder itself.
         folders: folders below the top that are made in any case, the outermost first.
         free_name: the name to take for a name below the top that may be taken.
     Returns:
         How many photos were placed, missing and refused.
     Raises:
-        OSError: a photo cannot be placed, or its name is taken.
+        OSError: a photo cannot be placed, its name is taken, or a folder is not the one that was made.
     """
     counts: Counter[Placed] = Counter()
-    place, like = placer(mode, gallery), gallery.path
-    staging, made = folder / STAGING, dict.fromkeys((b"", *folders))
+    tree, access = receipt.tree, access_like([gallery.path])
+    place, made = placer(mode, gallery, tree), dict.fromkeys((b"", *folders))
     write_lines(receipt, (Line(folder=os.fsdecode(name)) for name in folders))
-    make_folder(staging, like=like)
-    for name in made:
-        make_folder(_below(top, name), like=like)
+    for path in (STAGING, *(_below(top, name) for name in made)):
+        if path:
+            tree.make_folder(path, access)
     for batch in batches:
         if mode != "symlink":  # the only copy, or name, of a photo may be staged: its original must be known
             write_lines(receipt, [Line(batch=[os.fsdecode(photo) for photo, _ in batch])])
         staged: list[tuple[int, bytes]] = []
         lines: list[Line] = []
         for number, (photo, name) in enumerate(batch):
-            outcome = place(photo, os.fsencode(staging / str(number)))
+            outcome = place(photo, f"{STAGING}/{number}")
             counts[outcome] += 1
             if outcome is Placed.WRITTEN:
                 staged.append((number, free_name(name)))
-                lines.append(_photo_line(staging / str(number), photo, staged[-1][1]))
+                lines.append(_photo_line(tree, number, photo, staged[-1][1]))
         parents = dict.fromkeys(parent for _, name in staged for parent in _parents(name) if parent not in made)
         write_lines(receipt, [*(Line(folder=os.fsdecode(parent)) for parent in parents), *lines])
         for parent in parents:
-            make_folder(_below(top, parent), like=like)
+            tree.make_folder(_below(top, parent), access)
         made |= parents
         for number, name in staged:
-            _move(staging / str(number), _below(top, name))
+            tree.move(f"{STAGING}/{number}", _below(top, name))
     for name in made:
-        sync_folder(_below(top, name))  # before the mark that says that all is there
-    staging.rmdir()
+        tree.sync(_below(top, name))  # before the mark that says that all is there
+    tree.rmdir(STAGING)
+    if tree.status(STAGING) is not None:
+        raise swapped(STAGING)
     return counts
 
 
-def write_page(path: Path, data: bytes, what: str, receipt: IO[bytes], *, like: Path) -> None:
-    """Write a page beside its receipt, which names it first. See `files.write_durable` for the arguments and errors."""
-    write_lines(receipt, [Line(page=path.name, written=(len(data), hashlib.sha256(data).hexdigest()))])
-    write_durable(path, data, what, like=like)
+def write_page(name: str, data: bytes, what: str, receipt: NewReceipt, *, like: Path) -> None:
+    """Write a page beside its receipt, which names it first.
+
+    Args:
+        name: the file name, which must be free.
+        data: the content.
+        what: its name in messages, such as "the sheet".
+        receipt: see `receipt.new_receipt`.
+        like: the embedding file: nobody may read the page who may not read that file.
+    Raises:
+        DiskFullError, StorageError: the page cannot be written.
+    """
+    tree, partial = receipt.tree, name + TEMPORARY_SUFFIX
+    try:
+        write_lines(receipt, [Line(page=name, written=(len(data), hashlib.sha256(data).hexdigest()))])
+        with tree.new_file(partial, access_like([like])) as file:
+            try:
+                file.write(data)
+                file.flush()
+            except OSError:  # a full disk needs the space
+                tree.unlink(partial)
+                raise
+        tree.move(partial, name)
+        tree.sync()
+    except OSError as err:
+        if isinstance(err, FacemillError):
+            raise
+        raise storage_error(err, what, tree.path / name) from err
 
 
-def _photo_line(staged: Path, photo: bytes, name: bytes) -> Line:
-    status = os.lstat(staged)
+def _photo_line(tree: Tree, number: int, photo: bytes, name: bytes) -> Line:
+    status = tree.status(f"{STAGING}/{number}")
+    if status is None:
+        raise swapped(STAGING)
     seen = (status.st_ino, status.st_size, status.st_mtime_ns)
     return Line(photo=os.fsdecode(name), seen=seen, original=None if photo == name else os.fsdecode(photo))
-
-
-def _move(photo: Path, place: Path) -> None:
-    if os.path.lexists(place):  # where names differ only in case, or somebody put a file there
-        raise OSError(errno.EEXIST, "a file of that name is there", str(place))
-    os.rename(photo, place)
 
 
 def _parents(name: bytes) -> Iterator[bytes]:
@@ -103,5 +124,5 @@ def _parents(name: bytes) -> Iterator[bytes]:
         yield b"/".join(parts[:count])
 
 
-def _below(top: Path, name: bytes) -> Path:
-    return top / os.fsdecode(name) if name else top
+def _below(top: str, name: bytes) -> str:
+    return "/".join(filter(None, (top, os.fsdecode(name))))

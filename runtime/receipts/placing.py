@@ -9,11 +9,13 @@ from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
+from ..access import access_like
 from ..errors import ConfigError, FacemillError
-from ..files import storage_error, synced_file
+from ..files import storage_error
 from ..images.header import SNIFF_BYTES, is_image
 from ..sources.reader import ReadError, open_below
 from ..storage.file import EmbeddingFile
+from .tree import Tree
 
 MODES = ("symlink", "hardlink", "copy")
 _NO_HARDLINK_ERRORS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
@@ -27,23 +29,23 @@ class Placed(Enum):
     REFUSED = "refused"
 
 
-# Puts a photo (its name below the root) into a folder under a name, which must be free.
-Place = Callable[[bytes, bytes], Placed]
+# Puts a photo (its name below the root) under a name below a folder, which must be free.
+Place = Callable[[bytes, str], Placed]
 
 
-def placer(mode: str, embeddings: EmbeddingFile) -> Place:
-    """The function that places the photos of a file in a mode."""
+def placer(mode: str, embeddings: EmbeddingFile, tree: Tree) -> Place:
+    """The function that places the photos of a file in a mode, below a folder."""
     root = embeddings.root
 
-    def symlink(photo: bytes, target: bytes) -> Placed:
+    def symlink(photo: bytes, target: str) -> Placed:
         path = os.path.join(root, photo)
         if not os.path.isfile(path):
             return Placed.MISSING
-        os.symlink(os.path.realpath(path), target)  # a link to a link breaks when the first one moves
+        tree.symlink(os.path.realpath(path), target)  # a link to a link breaks when the first one moves
         return Placed.WRITTEN
 
-    def with_open(write: Callable[[int, bytes], None]) -> Place:
-        def place(photo: bytes, target: bytes) -> Placed:
+    def with_open(write: Callable[[int, str], None]) -> Place:
+        def place(photo: bytes, target: str) -> Placed:
             try:
                 fd = open_below(root, photo)
             except ReadError:
@@ -58,22 +60,17 @@ def placer(mode: str, embeddings: EmbeddingFile) -> Place:
 
         return place
 
-    def hardlink(fd: int, target: bytes) -> None:
-        # The open file and not its name, which may stand for another file by now. Python follows this link only with
-        # a folder for the path, which is absolute.
-        os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=fd, follow_symlinks=True)
-
-    def copy(fd: int, target: bytes) -> None:
+    def copy(fd: int, target: str) -> None:
         # The photo may be more private than the embedding file: nobody may read the copy who may not read both.
         both = (embeddings.path, Path(f"/proc/self/fd/{fd}"))
-        with synced_file(Path(os.fsdecode(target)), like=both) as output:
+        with tree.new_file(target, access_like(both)) as output:
             with open(fd, "rb", closefd=False) as source:
                 shutil.copyfileobj(source, output, 1 << 20)
             output.flush()
             status = os.fstat(fd)
             os.utime(output.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
 
-    return {"symlink": symlink, "hardlink": with_open(hardlink), "copy": with_open(copy)}[mode]
+    return {"symlink": symlink, "hardlink": with_open(tree.link), "copy": with_open(copy)}[mode]
 
 
 def placing_error(err: OSError, what: str, folder: Path, mode: str) -> FacemillError:

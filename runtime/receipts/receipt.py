@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
+from ..access import access_like
 from ..errors import ConfigError
-from ..files import sync_folder, synced_file
 from ..folders import MARK
 from ..storage.file import EmbeddingFile
 from ..storage.layout import is_relative
-from .tree import Tree
+from .tree import Tree, swapped
 
 RECEIPT: Final = "receipt.jsonl"
 STAGING: Final = "photos.partial"  # photos that are not in their places yet, under numbers
@@ -241,6 +241,19 @@ def _reason(err: BaseException) -> str:
     return (err.strerror if isinstance(err, OSError) else None) or str(err)
 
 
+@dataclass(frozen=True, slots=True)
+class NewReceipt:
+    """The receipt of a folder that is being filled.
+
+    Attributes:
+        tree: the folder. Everything is written through it, whatever the path of the folder leads to by now.
+        file: the open receipt.
+    """
+
+    tree: Tree
+    file: IO[bytes]
+
+
 def line_of(entry: Header | Line) -> bytes:
     """An entry as a line of the receipt."""
     facts = {key: value for key, value in asdict(entry).items() if value not in (None, "", False)}
@@ -259,27 +272,33 @@ def header_of(kind: Kind, gallery: EmbeddingFile, *, mode: str | None = None) ->
 
 
 @contextmanager
-def new_receipt(folder: Path, header: Header, *, like: Path) -> Iterator[IO[bytes]]:
+def new_receipt(folder: Path, header: Header, *, like: Path) -> Iterator[NewReceipt]:
     """Begin the receipt of a folder that `folders.fill_folder` has emptied. Its name and header are on the disk.
 
     Args:
-        folder: the folder.
+        folder: the folder, which may be reached by links.
         header: the first line.
-        like: the embedding file; see `files.synced_file`.
+        like: the embedding file; see `access.access_like`.
     Raises:
+        NotADirectoryError: another folder is in its place, now or at the end of the block.
         OSError: the receipt cannot be written.
     """
-    with synced_file(folder / RECEIPT, like=like) as receipt:
-        write_lines(receipt, [header])
-        sync_folder(folder)
-        yield receipt
+    with Tree(Path(os.path.realpath(folder))) as tree:
+        if tree.status(MARK) is None:
+            raise swapped(tree.path.name)
+        with tree.new_file(RECEIPT, access_like([like])) as file:
+            receipt = NewReceipt(tree, file)
+            write_lines(receipt, [header])
+            tree.sync()
+            yield receipt
+        tree.check_place()
 
 
-def write_lines(receipt: IO[bytes], lines: Iterable[Header | Line]) -> None:
+def write_lines(receipt: NewReceipt, lines: Iterable[Header | Line]) -> None:
     """Write lines of a receipt; they are on the disk when this returns."""
-    receipt.writelines(map(line_of, lines))
-    receipt.flush()
-    os.fsync(receipt.fileno())
+    receipt.file.writelines(map(line_of, lines))
+    receipt.file.flush()
+    os.fsync(receipt.file.fileno())
 
 
 def digest_of(file: IO[bytes]) -> tuple[int, str]:

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import runtime
-from runtime.errors import ConfigError, OutputExistsError
+from runtime.errors import ConfigError, OutputExistsError, StorageError
 from runtime.filters.folders import FolderFacts
+from runtime.receipts import placing
 from runtime.storage.dataset import edit_file
 from tests.support.attribute_files import drawn_attributes
 from tests.support.errors import assert_names, raises
@@ -229,3 +230,21 @@ def test_the_command_prints_paths_or_json_and_undoes(file: Path) -> None:
 def test_incomplete_commands_are_refused(file: Path, arguments: list[str]) -> None:
     result = facemill("filter", *[str(file) if each == "FILE" else each for each in arguments])
     assert result.returncode == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["out", "out/photos", "out/photos.partial"])
+def test_a_folder_that_became_a_link_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    folder, other, is_image = file.parent / name, file.parent / "other", placing.is_image
+    other.mkdir()
+
+    def swap(data: bytes) -> bool:
+        if not folder.is_symlink():
+            folder.rename(file.parent / "away")
+            folder.symlink_to(other)
+        return is_image(data)
+
+    monkeypatch.setattr(placing, "is_image", swap)
+    with raises(StorageError, folder.name, "run the same command again"):
+        runtime.filter(file, age="0-150", folders=file.parent / "out", mode="copy")
+    assert not list(other.iterdir())

@@ -6,13 +6,14 @@ import html.parser
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
 from runtime.clusters.clusters import Clusters, number_clusters
-from runtime.errors import OutputExistsError
+from runtime.errors import OutputExistsError, StorageError
 from runtime.pages import sheets
 from runtime.pages.sheets import check_sheets, write_sheets
 from runtime.storage.derived import read_list
@@ -234,3 +235,21 @@ def test_sheets_without_a_receipt_are_not_replaced(file: Path, tmp_path: Path, c
         with raises(OutputExistsError, "receipt.jsonl"):
             write_sheets(tmp_path / "s", gallery, clusters, force=True)
     assert pages(tmp_path / "s") == ["index.html", "sheet-0001.html"]
+
+
+def test_sheets_are_not_written_through_a_link_in_the_place_of_their_folder(
+    file: Path, tmp_path: Path, clusters: Clusters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, other, thumbnails = tmp_path / "out", tmp_path / "other", sheets.thumbnails
+    other.mkdir()
+
+    def swap(*arguments: Any, **options: Any) -> list[bytes | None]:
+        if not folder.is_symlink():
+            folder.rename(tmp_path / "away")
+            folder.symlink_to(other)
+        return thumbnails(*arguments, **options)
+
+    monkeypatch.setattr(sheets, "thumbnails", swap)
+    with EmbeddingFile(file) as gallery, raises(StorageError, "out", "run the same command again"):
+        write_sheets(folder, gallery, clusters)
+    assert not list(other.iterdir())
