@@ -396,7 +396,5 @@ def _create_locked(path: Path, access: Access, busy: str, *, wait: bool, resume:
             continue
         if is_new or (resume and is_trusted(path)):
             return fd
-        try:
-            path.unlink()  # a stranger's file in a folder like /tmp can be locked and not removed
-        finally:
-            os.close(fd)
+        with os.fdopen(fd):  # closed even if it cannot be removed: a stranger's file in a folder like /tmp
+            path.unlink()
