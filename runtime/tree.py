@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -14,6 +14,12 @@ from typing import IO
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC  # a pipe must not make us wait
 _LINK = frozenset({errno.ENOTDIR, errno.ELOOP})  # a link, or something else that is no folder, is in the path
+
+
+def place_of(err: OSError, folder: Path) -> Path:
+    """The folder that an error of a tree names, or the folder of the tree itself."""
+    named = Path(err.filename) if isinstance(err.filename, str) else folder
+    return named if named.is_absolute() else folder
 
 
 class Tree:
@@ -50,10 +56,30 @@ class Tree:
             OSError: it cannot be looked at.
         """
         try:
-            last, folder = self._place(name)
-            return os.lstat(last, dir_fd=folder)
+            with self._naming_folder(name):
+                last, folder = self._place(name)
+                return os.lstat(last, dir_fd=folder)
         except FileNotFoundError:
             return None
+
+    def open_regular(self, name: str) -> IO[bytes]:
+        """Open a regular file for reading.
+
+        Raises:
+            OSError: it is missing, a link, or no regular file.
+        """
+        try:
+            with self._naming_folder(name):
+                last, folder = self._place(name)
+                fd = os.open(last, _FILE, dir_fd=folder)
+        except OSError as err:
+            if err.errno == errno.ELOOP:
+                raise OSError(errno.ELOOP, "it is a symbolic link") from err
+            raise
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return open(fd, "rb")
 
     def open_own(self, name: str) -> IO[bytes]:
         """Open a regular file of this user for reading.
@@ -62,30 +88,22 @@ class Tree:
             PermissionError: it belongs to another user.
             OSError: it is missing, a link, or no regular file.
         """
-        last, folder = self._place(name)
-        try:
-            fd = os.open(last, _FILE, dir_fd=folder)
-        except OSError as err:
-            if err.errno == errno.ELOOP:
-                raise OSError(errno.ELOOP, "it is a symbolic link") from err
-            raise
-        try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError(errno.EINVAL, "it is no regular file")
-            # Root writes for the owner of the embedding file, who then owns the folder as well.
-            owners = {os.geteuid(), *([os.fstat(self._fd).st_uid] if os.geteuid() == 0 else [])}
-            if status.st_uid not in owners:
-                raise OSError(errno.EACCES, "it belongs to another user")
-        except OSError:
-            os.close(fd)
-            raise
-        return open(fd, "rb")
+        file = self.open_regular(name)
+        # Root writes for the owner of the embedding file, who then owns the folder as well.
+        owners = {os.geteuid(), *([os.fstat(self._fd).st_uid] if os.geteuid() == 0 else [])}
+        if os.fstat(file.fileno()).st_uid not in owners:
+            file.close()
+            raise OSError(errno.EACCES, "it belongs to another user")
+        return file
 
     def unlink(self, name: str) -> None:
-        """Remove a file, or a link itself; harmless if it is gone."""
-        last, folder = self._place(name)
-        with suppress(FileNotFoundError):
+        """Remove a file, or a link itself; harmless if it is gone.
+
+        Raises:
+            OSError: it cannot be removed; `filename` is its folder.
+        """
+        with suppress(FileNotFoundError), self._naming_folder(name):
+            last, folder = self._place(name)
             os.unlink(last, dir_fd=folder)
 
     def rmdir(self, name: str) -> None:
@@ -106,13 +124,23 @@ class Tree:
         except FileNotFoundError:
             return
         except OSError as err:
-            raise (OSError(errno.ENOTDIR, "it is a link or no folder") if err.errno in _LINK else err) from err
+            reason = (errno.ENOTDIR, "it is a link or no folder") if err.errno in _LINK else (err.errno, err.strerror)
+            raise OSError(*reason, str(self.path / folder)) from err
         try:
             for top, folders, files, _ in os.fwalk(".", dir_fd=fd):
                 for name in (*folders, *files):
                     yield os.path.normpath(os.path.join(top, name))
         finally:
             os.close(fd)
+
+    @contextmanager
+    def _naming_folder(self, name: str) -> Iterator[None]:
+        """Name the folder of a file in an error of the system, which knows only the last part of the path."""
+        try:
+            yield
+        except OSError as err:
+            err.filename = str(self.path / os.path.dirname(name))
+            raise
 
     def _place(self, name: str) -> tuple[str, int]:
         """The last part of a name, and a descriptor of the folder in which it is."""

@@ -25,6 +25,7 @@ LAYERS = {
     "files": 2,
     "libcuda": 0,
     "defaults": 0,
+    "tree": 0,
     "csvtable": 0,
     "__init__": 16,
     "records": 1,

@@ -7,13 +7,14 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from ..files import make_folder, sync_folder, write_durable
+from ..files import NewFile, make_folder, sync_folder, write_durable
 from ..storage.file import EmbeddingFile
 from .placing import Placed, placer
-from .receipt import STAGING, Line, write_lines
+from .receipt import STAGING, Line, digest_of, write_lines
 
 # The photos of a batch: each with its name below the root, and its name below the top.
 Batch = Sequence[tuple[bytes, bytes]]
@@ -82,6 +83,24 @@ def write_page(path: Path, data: bytes, what: str, receipt: IO[bytes], *, like: 
     """Write a page beside its receipt, which names it first. See `files.write_durable` for the arguments and errors."""
     write_lines(receipt, [Line(page=path.name, written=(len(data), hashlib.sha256(data).hexdigest()))])
     write_durable(path, data, what, like=like)
+
+
+@contextmanager
+def listed_file(path: Path, receipt: IO[bytes], *, like: Path) -> Iterator[IO[bytes]]:
+    """Open a new list beside its receipt; it gets its name when the receipt says what is in it.
+
+    Args:
+        path: the list.
+        receipt: see `receipt.new_receipt`.
+        like: see `files.NewFile`.
+    Raises:
+        OSError: the list cannot be written.
+    """
+    write_lines(receipt, [Line(begun=path.name)])
+    with NewFile(path, like=like) as new:
+        yield new.file
+        write_lines(receipt, [Line(page=path.name, written=digest_of(new.file))])
+        new.commit()
 
 
 def _photo_line(staged: Path, photo: bytes, name: bytes) -> Line:
