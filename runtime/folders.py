@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import FacemillError, OutputExistsError
+from .errors import DiskFullError, FacemillError, OutputExistsError
 from .files import (
     TEMPORARY_SUFFIX,
     check_parent,
@@ -28,8 +28,10 @@ from .files import (
     write_durable,
 )
 from .locks import Lock
+from .tree import Tree
 
 MARK = ".facemill.json"  # in a folder that is filled in place: its kind, and whether it is finished
+_MAX_MARK_BYTES = 1 << 16
 _REPLACED = "replaced"  # in a new folder, for a moment: the old folder whose place it takes
 
 
@@ -51,7 +53,8 @@ def check_folder(path: Path, kind: str, entries: str, *, force: bool) -> None:
     if not os.path.lexists(path):
         return
     _check_own(path, kind, entries)
-    mark = _read_mark(path)
+    with Tree(Path(os.path.realpath(path))) as folder:
+        mark = read_mark(folder)
     names = [name for name in os.listdir(path) if _final_name(name) != MARK]
     if names and mark.get("kind") != kind:
         raise OutputExistsError(
@@ -69,6 +72,7 @@ def fill_folder(
     *,
     force: bool,
     like: Path | Sequence[Path] = (),
+    check: Callable[[Path], None] = lambda path: None,
     clear: Callable[[Path], None],
 ) -> Iterator[None]:
     """Create or empty a folder, which the block fills. After a kill the next call empties it again.
@@ -76,10 +80,10 @@ def fill_folder(
     Args:
         path, kind, entries, force: see `check_folder`.
         like: the files from which the content is made; see `files.make_folder`.
-        clear: empties the folder, apart from its mark, or refuses a file that facemill did not write; see
-            `receipts.clear`.
+        check: refuses a file that facemill did not write, before the mark says that the folder is unfinished.
+        clear: empties the folder, apart from its mark; see `receipts.clear`.
     Raises:
-        OutputExistsError: see `check_folder`; or `clear` refuses.
+        OutputExistsError: see `check_folder`; or `check` or `clear` refuses.
         LockedError: another process fills the folder.
         DiskFullError, StorageError: the folder cannot be filled.
     """
@@ -92,13 +96,16 @@ def fill_folder(
             raise
         raise storage_error(err, f"the folder for {kind}", path) from err
     with lock:
-        _write_mark(path, kind, finished=False, like=like)
         try:
+            check(path)
+            with suppress(DiskFullError):  # emptying the folder makes room for the mark
+                _write_mark(path, kind, finished=False, like=like)
             clear(path)
         except OSError as err:
             if isinstance(err, FacemillError):
                 raise
             raise storage_error(err, f"the folder for {kind}", path) from err
+        _write_mark(path, kind, finished=False, like=like)
         yield
         _write_mark(path, kind, finished=True, like=like)
 
@@ -203,11 +210,12 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _read_mark(path: Path) -> dict[str, object]:
-    """The mark of a folder; empty where there is none that can be read."""
+def read_mark(folder: Tree) -> dict[str, object]:
+    """The mark of an open folder; empty where there is no mark, or where it is no small regular file of this user."""
     try:
-        mark = json.loads((path / MARK).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with folder.open_own(MARK) as file:
+            mark = json.loads(file.read(_MAX_MARK_BYTES))
+    except (OSError, ValueError, RecursionError):
         return {}
     return mark if isinstance(mark, dict) else {}
 

@@ -7,6 +7,7 @@ import fcntl
 import logging
 import os
 import pwd
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -19,6 +20,7 @@ OPEN_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW  # a symbolic link in the 
 
 # What a file system without locks answers; NFS has none for folders.
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF})
+_ATTEMPTS, _ATTEMPT_S = 100, 0.02  # to lock a file that another process only removes
 
 logger = logging.getLogger(__name__)
 
@@ -172,6 +174,26 @@ def lock_for_reading(fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as err:
         if err.errno not in _NO_LOCKS:
+            raise
+
+
+def lock_for_removal(fd: int, path: Path) -> None:
+    """Lock an open file, of which others may remove other names, where the file system has locks; closing it ends that.
+
+    Raises:
+        OSError: another program has locked it for longer than a removal takes.
+    """
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as err:
+            if not attempts_left:
+                raise OSError(err.errno, f"{_name_holder(fd)} has locked it", str(path)) from err
+            time.sleep(_ATTEMPT_S)
+        except OSError as err:
+            if err.errno in _NO_LOCKS:
+                return
             raise
 
 

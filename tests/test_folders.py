@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runtime.errors import ConfigError, DiskFullError, LockedError, OutputExistsError, StorageError
-from runtime.files import durable_file, synced_file
+from runtime.files import durable_file, synced_file, write_durable
 from runtime.folders import check_folder, fill_folder, replace_folder
 from tests.support.errors import raises
 from tests.support.facemill_command import ROOT
@@ -86,6 +87,50 @@ def test_other_files_are_never_touched(tmp_path: Path, force: bool) -> None:
         check_folder(tmp_path / "ours", "other things", ENTRIES, force=force)
     assert (tmp_path / "ours" / "holiday.jpg").read_text() == "mine"
     assert names(tmp_path / "strange") == ["thing-0"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless link"])
+def test_a_mark_that_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    fill(tmp_path / "d")
+    mark = tmp_path / "d" / ".facemill.json"
+    mark.unlink()
+    if kind == "pipe":
+        os.mkfifo(mark)
+    else:
+        mark.symlink_to("/dev/zero")
+    with raises(OutputExistsError, "thing-0"):
+        fill(tmp_path / "d", force=True)
+
+
+def test_a_folder_that_is_refused_keeps_its_mark(tmp_path: Path) -> None:
+    fill(tmp_path / "d")
+
+    def refuse(path: Path) -> None:
+        raise OutputExistsError(f"{path} holds a note")
+
+    with (
+        raises(OutputExistsError, tmp_path / "d"),
+        fill_folder(tmp_path / "d", "things", ENTRIES, force=True, check=refuse, clear=clear),
+    ):
+        raise AssertionError("the work began")
+    assert '"finished": true' in (tmp_path / "d" / ".facemill.json").read_text()
+    assert names(tmp_path / "d") == ["thing-0", "thing-1"]
+
+
+def test_a_full_disk_is_emptied_before_the_mark_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk has no room for the mark as long as the folder holds anything."""
+    path = tmp_path / "d"
+    fill(path)
+    write = write_durable
+
+    def write_if_empty(mark: Path, data: bytes, what: str, **options: Any) -> None:
+        if names(path) and b"false" in data:
+            raise DiskFullError(f"no space left for {mark}")
+        write(mark, data, what, **options)
+
+    monkeypatch.setattr("runtime.folders.write_durable", write_if_empty)
+    fill(path, 1, force=True)
+    assert names(path) == ["thing-0"]
 
 
 def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:

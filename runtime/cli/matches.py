@@ -54,9 +54,12 @@ def print_facts(report: FilterReport, folder: Path | None) -> None:
 
 def print_undone(undone: Undone) -> None:
     """Print what was removed, and what stays."""
+    if undone.already:
+        click.echo(f"{printable(undone.folder)}: already undone; the folder is empty", err=True)
+        return
     click.echo(f"{printable(undone.folder)}: {undone.removed:,} photos removed, {undone.gone:,} were gone", err=True)
     for name in undone.kept[:10]:
-        why = "the last copy, its original is gone" if name in undone.last else "changed since"
+        why = "maybe the last copy: its original is gone or changed" if name in undone.last else "changed since"
         click.echo(f"  kept ({why}): {printable(name)}", err=True)
     if undone.kept:
         more = f"and {len(undone.kept) - 10:,} more; " if len(undone.kept) > 10 else ""

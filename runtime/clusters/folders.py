@@ -141,6 +141,7 @@ class _FreeNames:
         self._top = os.fsencode(top)
         self._ignores_case = os.path.lexists(top / MARK.upper())
         self._taken: set[str] = set()
+        self._next: dict[str, int] = {}  # of names that were taken: the first number that may be free
 
     def begin_batch(self) -> None:
         """The photos of the last batch are in their folders."""
@@ -149,21 +150,29 @@ class _FreeNames:
     def take(self, path: bytes) -> bytes:
         """Return a path below the top, or the first free one of name-2, name-3 ..."""
         folder, name = os.path.split(path)
-        for candidate in numbered_names(name):
+        wanted = self._key(path)
+        first = self._next.get(wanted, 1)
+        for number, candidate in enumerate(numbered_names(name, first), first):
             path = os.path.join(folder, candidate)
-            key = os.fsdecode(path).casefold() if self._ignores_case else os.fsdecode(path)
+            key = self._key(path)
             if key not in self._taken and not os.path.lexists(os.path.join(self._top, path)):
                 self._taken.add(key)
+                if number > 1:
+                    self._next[wanted] = number + 1
                 return path
         raise AssertionError("there is always another number")
 
+    def _key(self, path: bytes) -> str:
+        return os.fsdecode(path).casefold() if self._ignores_case else os.fsdecode(path)
 
-def numbered_names(name: bytes) -> Iterator[bytes]:
-    """Yield a name, then name-2, name-3 ..., none longer than a file system allows."""
+
+def numbered_names(name: bytes, first: int = 1) -> Iterator[bytes]:
+    """Yield a name, then name-2, name-3 ..., none longer than a file system allows; from a number on."""
     stem, suffix = os.path.splitext(name)
     if len(suffix) > _MAX_SUFFIX_BYTES:
         stem, suffix = name, b""
-    yield name
-    for number in itertools.count(2):
+    if first == 1:
+        yield name
+    for number in itertools.count(max(first, 2)):
         end = b"-%d" % number + suffix
         yield stem[: _MAX_NAME_BYTES - len(end)] + end

@@ -10,15 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..access import access_like
 from ..attributes.selection import AttributeFilter
 from ..errors import ConfigError
 from ..progress import Listener, track
 from ..receipts.clear import check_receipt_folder, receipt_folder
-from ..receipts.fill import Batch, place_photos
+from ..receipts.fill import Batch, listed_file, place_photos
 from ..receipts.placing import Placed, placing_error
-from ..receipts.receipt import RECEIPT, End, Header, Line, Receipt, digest_of, header_of, new_receipt, write_lines
-from ..receipts.states import State, page_state, photo_state
+from ..receipts.receipt import RECEIPT, End, Header, Line, Receipt, header_of, new_receipt, write_lines
+from ..receipts.states import Comparison, State, page_state
 from ..storage.derived import record_page, record_start
 from ..storage.digest import DIGEST_ATTRIBUTE
 from ..storage.file import EmbeddingFile
@@ -76,19 +75,22 @@ def find_written(
 
 def _is_unchanged(receipt: Receipt, header: Header, end: End) -> bool:
     """Whether the list and all photos are there, as they were written."""
-    if end.list is None or page_state(receipt, LIST, end.list) is not State.OURS:
-        return False
-    photos, inodes = 0, receipt.inodes()
-    for line in receipt.lines():
-        if line.photo is None or line.seen is None:
-            continue
-        if photo_state(receipt, line, inodes) not in (State.OURS, State.LAST):
-            return False
-        status = os.stat(receipt.tree.path / PHOTOS / line.photo)  # follows a link, whose photo must be there
-        if header.mode == "hardlink" and (status.st_size, status.st_mtime_ns) != line.seen[1:]:
-            return False
-        photos += 1
-    return photos == end.photos
+    photos = lists = 0
+    with Comparison(receipt) as comparison:
+        for line in receipt.lines():
+            if line.page is not None and line.written is not None:
+                if page_state(receipt, line.page, line.written) is not State.OURS:
+                    return False
+                lists += 1
+            if line.photo is None or line.seen is None:
+                continue
+            if comparison.photo(line) not in (State.OURS, State.LAST):
+                return False
+            status = os.stat(receipt.tree.path / PHOTOS / line.photo)  # follows a link, whose photo must be there
+            if header.mode == "hardlink" and (status.st_size, status.st_mtime_ns) != line.seen[1:]:
+                return False
+            photos += 1
+    return (photos, lists) == (end.photos, 1)
 
 
 def _header(gallery: EmbeddingFile, chosen: AttributeFilter, *, mode: str, csv_safe: bool, new: bool = False) -> Header:
@@ -142,10 +144,9 @@ def write_folders(
                 batches = _batches(gallery, rows, listener)
                 counts = place_photos(receipt, gallery, batches, mode=mode, top=PHOTOS)
                 written, missing, refused = (counts[kind] for kind in (Placed.WRITTEN, Placed.MISSING, Placed.REFUSED))
-                with receipt.tree.new_file(LIST, access_like([gallery.path])) as file:
+                with listed_file(LIST, receipt, like=gallery.path) as file:
                     write_rows(file, gallery, rows, csv_safe=csv_safe)
-                    digest = digest_of(file)
-                write_lines(receipt, [Line(end=End(written, missing, refused, digest))])
+                write_lines(receipt, [Line(end=End(written, missing, refused))])
                 receipt.tree.sync()
         except OSError as err:
             problem = placing_error(err, "the folder of photos", path, mode)

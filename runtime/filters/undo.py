@@ -13,9 +13,10 @@ from ..files import storage_error, sync_folder
 from ..folders import MARK
 from ..locks import Lock
 from ..receipts.clear import remove_contents
-from ..receipts.receipt import STAGING, Receipt
+from ..receipts.receipt import RECEIPT, STAGING, Receipt
 from ..receipts.states import State
 from ..storage.derived import forget_page
+from ..tree import place_of
 from .kind import KIND, LIST, PHOTOS
 
 
@@ -29,7 +30,8 @@ class Undone:
         gone: photos that were gone already.
         kept: photos that stay, and the receipt with them: they were changed since, or are in `last`. Also the list, if
             it was changed.
-        last: photos that stay because their original is gone: the last copy, or the last name.
+        last: photos that stay because their original is gone, or has another content: the last copy, or the last name.
+        already: whether the folder was empty: an earlier call has undone it.
     """
 
     folder: str
@@ -37,6 +39,7 @@ class Undone:
     gone: int
     kept: tuple[str, ...]
     last: tuple[str, ...] = ()
+    already: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The result for JSON."""
@@ -46,7 +49,8 @@ class Undone:
 def undo(path: Path) -> Undone:
     """Remove the links, copies, list and folders that a filter wrote. What others put there, or changed, stays.
 
-    After a kill the same call goes on. The receipt of a killed filter can be undone.
+    After a kill the same call goes on; if only the empty folder is left, it says so and leaves it. The receipt of a
+    killed filter can be undone.
 
     Args:
         path: `receipt.jsonl` in the folder. Neither it nor a folder below its own may be a symbolic link.
@@ -55,6 +59,8 @@ def undo(path: Path) -> Undone:
         LockedError: another process writes the folder.
         StorageError: something cannot be removed; the same call goes on.
     """
+    if path.name == RECEIPT and _is_empty(path.parent):  # a kill came between the receipt and the folder
+        return Undone(os.path.realpath(path.parent), 0, 0, (), already=True)
     with Receipt(path, KIND) as receipt:
         folder = receipt.tree.path
         try:
@@ -63,7 +69,14 @@ def undo(path: Path) -> Undone:
         except OSError as err:
             if isinstance(err, FacemillError):
                 raise
-            raise storage_error(err, "the folder of photos", folder) from err
+            raise storage_error(err, "the folder of photos", place_of(err, folder)) from err
+
+
+def _is_empty(folder: Path) -> bool:
+    try:
+        return not os.listdir(folder)
+    except OSError:
+        return False
 
 
 def remove_written(receipt: Receipt) -> Undone:

@@ -1,7 +1,7 @@
 """Remove what a receipt names, unchanged, and nothing else. `--force` and `--undo` share this rule.
 
-A photo stays if it was changed since, and if it is the last name, or the last copy, of a photo whose original is gone.
-Whatever the receipt does not name stays as well.
+A photo stays if it was changed since, and if it is the last name, or the last copy, of a photo whose original is gone
+or has another content. Whatever the receipt does not name stays as well.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from ..errors import FacemillError, OutputExistsError
 from ..files import TEMPORARY_SUFFIX, storage_error, sync_folder
 from ..folders import MARK, check_folder, fill_folder
+from ..tree import place_of
 from .receipt import RECEIPT, STAGING, Kind, Line, Receipt
-from .states import State, page_state, photo_state, staged_state
+from .states import Comparison, State, is_own, page_state
+
+_FOREIGN = "which facemill did not write there"
+_CHANGED = "which was changed since facemill wrote it"
+_LAST = "whose original is gone or has another content, so that it may be the last copy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Contents:
     Attributes:
         counts: number of its photos in each state.
         changed: photos and files that were changed since: paths below the folder.
-        last: photos whose originals are gone: paths below the folder.
+        last: photos whose originals are gone, or have another content: paths below the folder.
     """
 
     counts: Counter[State] = field(default_factory=Counter)
@@ -85,13 +88,8 @@ def check_receipt_folder(path: Path, kind: Kind, *, force: bool) -> None:
         StorageError: it cannot be read.
     """
     check_folder(path, kind.name, kind.all_entries, force=force)
-    try:
-        if os.path.lexists(path):
-            _check_replaceable(path, kind)
-    except OSError as err:
-        if isinstance(err, FacemillError):
-            raise
-        raise storage_error(err, f"the folder for {kind.name}", path) from err
+    if os.path.lexists(path):
+        _check_replaceable(path, kind)
 
 
 @contextmanager
@@ -106,21 +104,42 @@ def receipt_folder(path: Path, kind: Kind, *, force: bool, like: Path) -> Iterat
         LockedError: another process fills the folder.
         DiskFullError, StorageError: the folder cannot be filled.
     """
-    clear = partial(_clear, kind=kind)
-    with fill_folder(path, kind.name, kind.all_entries, force=force, like=like, clear=clear):
+    check, clear = partial(_check_replaceable, kind=kind), partial(_clear, kind=kind)
+    with fill_folder(path, kind.name, kind.all_entries, force=force, like=like, check=check, clear=clear):
         yield
 
 
+@contextmanager
+def _naming_folder(folder: Path, kind: Kind) -> Iterator[None]:
+    """Name the folder, or the one below it, that the system refuses."""
+    try:
+        yield
+    except OSError as err:
+        if isinstance(err, FacemillError):
+            raise
+        raise storage_error(err, f"the folder for {kind.name}", place_of(err, folder)) from err
+
+
 def _clear(folder: Path, kind: Kind) -> None:
-    _check_replaceable(folder, kind)
-    if os.path.lexists(folder / RECEIPT):
-        with Receipt(folder / RECEIPT, kind) as receipt:
-            remove_contents(receipt)
-            receipt.tree.unlink(RECEIPT)
-    _refuse(folder, _names_in(folder))
+    with _naming_folder(folder, kind):
+        if os.path.lexists(folder / RECEIPT):
+            with Receipt(folder / RECEIPT, kind) as receipt:
+                remove_contents(receipt)
+                receipt.tree.unlink(RECEIPT)
+        left = _names_in(folder)
+    if left:
+        raise OutputExistsError(
+            f"{folder} holds {min(left)!r}, which came there while the folder was emptied. Move that away, then run "
+            f"the same command again"
+        )
 
 
 def _check_replaceable(folder: Path, kind: Kind) -> None:
+    with _naming_folder(folder, kind):
+        _refuse_what_stays(folder, kind)
+
+
+def _refuse_what_stays(folder: Path, kind: Kind) -> None:
     if not os.path.lexists(folder / RECEIPT):
         names = _names_in(folder)
         if names:
@@ -131,112 +150,100 @@ def _check_replaceable(folder: Path, kind: Kind) -> None:
         return
     with Receipt(folder / RECEIPT, kind) as receipt:
         contents = check_contents(receipt)
-        _refuse(folder, [*contents.changed, *contents.last, *_foreign(receipt)])
+        _refuse(folder, {_FOREIGN: _foreign(receipt), _CHANGED: contents.changed, _LAST: contents.last})
 
 
 def _names_in(folder: Path) -> list[str]:
     return [name for name in os.listdir(folder) if name.removesuffix(TEMPORARY_SUFFIX) != MARK]
 
 
-def _refuse(folder: Path, names: list[str]) -> None:
-    if names:
-        more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+def _refuse(folder: Path, reasons: dict[str, list[str]]) -> None:
+    """Refuse the names that stay, with the reason for each group of names."""
+    groups = [
+        f"{min(names)!r}{f' and {len(names) - 1:,} more' if len(names) > 1 else ''}, {reason}"
+        for reason, names in reasons.items()
+        if names
+    ]
+    if groups:
         raise OutputExistsError(
-            f"{folder} holds {min(names)!r}{more}, which facemill did not write there, or which was changed since, or "
-            f"whose original is gone. Nothing was removed. Move that away, or name another folder"
+            f"{folder} holds {'; and '.join(groups)}. Nothing was removed. Move that away, or name another folder"
         )
 
 
 def _contents(receipt: Receipt, *, remove: bool) -> Contents:
     contents, kind = Contents(), receipt.kind
-    if receipt.header is not None:
-        folders, batch = _listed(receipt, contents, remove=remove)
-        for made in [*reversed(folders), *([kind.top] if kind.top else [])] if remove else ():
-            receipt.tree.rmdir(made)
-    else:
-        batch = []
-    _staged(receipt, batch, contents, remove=remove)
-    if kind.list:
-        _list(receipt, contents, remove=remove)
+    partials = _own_partials(receipt)  # before the page is removed that shows that no partial one is ours
+    with Comparison(receipt) as comparison:
+        folders, batch = list[str](), list[str]()
+        if receipt.header is not None:
+            folders, batch = _listed(comparison, contents, remove=remove)
+        _staged(comparison, batch, contents, remove=remove)
+    if remove:
+        for name in partials:
+            receipt.tree.unlink(name)
+        for name in [*reversed(folders), *([kind.top] if kind.top else []), STAGING]:
+            receipt.tree.rmdir(name)
     return contents
 
 
-def _listed(receipt: Receipt, contents: Contents, *, remove: bool) -> tuple[list[str], list[str]]:
+def _listed(comparison: Comparison, contents: Contents, *, remove: bool) -> tuple[list[str], list[str]]:
     """Look at the photos and pages of a receipt. Returns its folders, and the batch that was staged last."""
-    folders, batch = list[str](), list[str]()
-    linked = receipt.header is not None and receipt.header.mode == "hardlink"
-    inodes = receipt.inodes() if linked else np.empty(0, np.uint64)
+    receipt, folders, batch = comparison.receipt, list[str](), list[str]()
     for line in receipt.lines():
         if line.folder is not None:
             folders.append(receipt.kind.below(line.folder))
         batch = batch if line.batch is None else line.batch
         if line.photo is not None:
-            name, state = receipt.kind.below(line.photo), photo_state(receipt, line, inodes)
+            name, state = receipt.kind.below(line.photo), comparison.photo(line)
+            if remove:
+                state = comparison.remove(name, state)
             contents.counts[state] += 1
         elif line.page is not None and line.written is not None:
             name, state = line.page, page_state(receipt, line.page, line.written)
-            if remove:
-                _remove_partial(receipt, name)
+            if remove and state is State.OURS:
+                receipt.tree.unlink(name)
         else:
             continue
         contents.add(name, state)
-        if remove and state is State.OURS:
-            receipt.tree.unlink(name)
     return folders, batch
 
 
-def _staged(receipt: Receipt, batch: list[str], contents: Contents, *, remove: bool) -> None:
+def _staged(comparison: Comparison, batch: list[str], contents: Contents, *, remove: bool) -> None:
     """Look at the photos that a killed command had not moved to their places."""
-    for number in list(receipt.tree.names(STAGING)):
-        state = staged_state(receipt, number, batch)
-        contents.add(f"{STAGING}/{number}", state)
-        if remove and state is State.OURS:
-            receipt.tree.unlink(f"{STAGING}/{number}")
-    if remove:
-        receipt.tree.rmdir(STAGING)
-
-
-def _list(receipt: Receipt, contents: Contents, *, remove: bool) -> None:
-    """Look at the list. That of a killed command is ours: the command had emptied the folder."""
-    name, end = receipt.kind.list, receipt.end()
-    status = receipt.tree.status(name)
-    if status is None:
-        return
-    if end is None or end.list is None:
-        state = State.OURS if stat.S_ISREG(status.st_mode) else State.CHANGED
-    else:
-        state = page_state(receipt, name, end.list)
-    contents.add(name, state)
-    if remove and state is State.OURS:
-        receipt.tree.unlink(name)
-
-
-def _remove_partial(receipt: Receipt, page: str) -> None:
-    """Remove what a killed command has written of a page."""
-    status = receipt.tree.status(page + TEMPORARY_SUFFIX)
-    if status is not None and stat.S_ISREG(status.st_mode):
-        receipt.tree.unlink(page + TEMPORARY_SUFFIX)
+    for number in list(comparison.receipt.tree.names(STAGING)):
+        name, state = f"{STAGING}/{number}", comparison.staged(number, batch)
+        contents.add(name, comparison.remove(name, state) if remove else state)
 
 
 def _foreign(receipt: Receipt) -> list[str]:
     """Everything in the folder that the receipt does not name, apart from the staged photos."""
     names = {os.fsencode(name) for name in receipt.tree.names(".")}
     names = {name for name in names if not name.startswith(os.fsencode(STAGING) + b"/")}
-    own = [MARK, MARK + TEMPORARY_SUFFIX, RECEIPT, receipt.kind.list]
+    own = [MARK, MARK + TEMPORARY_SUFFIX, RECEIPT, *_own_partials(receipt)]
     own += [name for name in (STAGING, receipt.kind.top) if _is_folder(receipt, name)]
     for name in own:
         names.discard(os.fsencode(name))
     for line in receipt.lines():
-        for name in _named(receipt.kind, line):
-            names.discard(os.fsencode(name))
+        place = line.page or _place_of(receipt.kind, line)
+        if place is not None:
+            names.discard(os.fsencode(place))
     return [os.fsdecode(name) for name in names]
 
 
-def _named(kind: Kind, line: Line) -> tuple[str, ...]:
-    if line.page is not None:
-        return line.page, line.page + TEMPORARY_SUFFIX
+def _own_partials(receipt: Receipt) -> list[str]:
+    """What a killed command has written of its last page or list, if anything."""
+    begun = None
+    for line in receipt.lines():
+        begun = line.page or line.begun
+    if begun is None or receipt.finished or receipt.tree.status(begun) is not None:
+        return []
+    partial_page = begun + TEMPORARY_SUFFIX
+    return [partial_page] if is_own(receipt, partial_page) else []
+
+
+def _place_of(kind: Kind, line: Line) -> str | None:
     place = line.folder if line.folder is not None else line.photo
-    return () if place is None else (kind.below(place),)
+    return None if place is None else kind.below(place)
 
 
 def _is_folder(receipt: Receipt, name: str) -> bool:

@@ -6,15 +6,17 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from ..access import access_like
 from ..errors import FacemillError
 from ..files import TEMPORARY_SUFFIX, storage_error
 from ..storage.file import EmbeddingFile
+from ..tree import Tree, swapped
 from .placing import Placed, placer
-from .receipt import STAGING, Line, NewReceipt, write_lines
-from .tree import Tree, swapped
+from .receipt import STAGING, Line, NewReceipt, digest_of, write_lines
 
 # The photos of a batch: each with its name below the root, and its name below the top.
 Batch = Sequence[tuple[bytes, bytes]]
@@ -107,6 +109,27 @@ def write_page(name: str, data: bytes, what: str, receipt: NewReceipt, *, like: 
         if isinstance(err, FacemillError):
             raise
         raise storage_error(err, what, tree.path / name) from err
+
+
+@contextmanager
+def listed_file(name: str, receipt: NewReceipt, *, like: Path) -> Iterator[IO[bytes]]:
+    """Open a new list beside its receipt; it gets its name when the receipt says what is in it.
+
+    Args:
+        name: the file name, which must be free.
+        receipt: see `receipt.new_receipt`.
+        like: the embedding file: nobody may read the list who may not read that file.
+    Raises:
+        OSError: the list cannot be written.
+    """
+    partial = name + TEMPORARY_SUFFIX
+    write_lines(receipt, [Line(begun=name)])
+    with receipt.tree.new_file(partial, access_like([like])) as file:
+        yield file
+        file.flush()
+        write_lines(receipt, [Line(page=name, written=digest_of(file))])
+    receipt.tree.move(partial, name)
+    receipt.tree.sync()
 
 
 def _photo_line(tree: Tree, number: int, photo: bytes, name: bytes) -> Line:

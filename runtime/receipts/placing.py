@@ -15,7 +15,7 @@ from ..files import storage_error
 from ..images.header import SNIFF_BYTES, is_image
 from ..sources.reader import ReadError, open_below
 from ..storage.file import EmbeddingFile
-from .tree import Tree
+from ..tree import Tree
 
 MODES = ("symlink", "hardlink", "copy")
 _NO_HARDLINK_ERRORS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}

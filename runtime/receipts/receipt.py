@@ -15,16 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Final, Literal, TypeVar, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from .. import __version__
 from ..access import access_like
 from ..errors import ConfigError
-from ..folders import MARK
+from ..folders import MARK, read_mark
 from ..storage.file import EmbeddingFile
 from ..storage.layout import is_relative
-from .tree import Tree, swapped
+from ..tree import Tree, swapped
 
 RECEIPT: Final = "receipt.jsonl"
 STAGING: Final = "photos.partial"  # photos that are not in their places yet, under numbers
@@ -94,18 +91,16 @@ class End:
 
     Attributes:
         photos, missing, refused: numbers of photos that were placed, were gone, and were not taken.
-        list: size in bytes and SHA-256 of the list; None without a list.
     """
 
     photos: int
     missing: int
     refused: int
-    list: tuple[int, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line after the header: a folder, a batch, a photo, a page or the end.
+    """A line after the header: a folder, a batch, a photo, a page, a page that is begun, or the end.
 
     Attributes:
         folder: path below `Kind.top`.
@@ -115,6 +110,7 @@ class Line:
         original: of the photo: path below the root; None if it is that of `photo`.
         page: name of a file that facemill wrote itself.
         written: of the page: size in bytes and SHA-256.
+        begun: name of such a file whose content is not known yet.
         end: the facts at the end.
     """
 
@@ -125,16 +121,19 @@ class Line:
     original: str | None = None
     page: str | None = None
     written: tuple[int, str] | None = None
+    begun: str | None = None
     end: End | None = None
 
     def __post_init__(self) -> None:
-        facts = (self.folder, self.batch, self.photo, self.page, self.end)
+        facts = (self.folder, self.batch, self.photo, self.page, self.begun, self.end)
         pairs = ((self.photo, self.seen), (self.page, self.written))
         if facts.count(None) != len(facts) - 1 or any((name is None) != (fact is None) for name, fact in pairs):
-            raise ValueError("expected: a folder, a batch, a photo with what was seen, a page, or the end")
+            raise ValueError(
+                "expected: a folder, a batch, a photo with what was seen, a page with what was written, or the end"
+            )
         if self.seen is not None and not 0 <= self.seen[0] < 1 << 64:
             raise ValueError(f"{self.seen[0]} is no inode")
-        for name in (self.folder, self.photo, self.page, self.original, *(self.batch or ())):
+        for name in (self.folder, self.photo, self.page, self.begun, self.original, *(self.batch or ())):
             if name is not None and not is_relative(os.fsencode(name)):
                 raise ValueError(f"the path {name!r} leads out of the folder")
 
@@ -162,7 +161,7 @@ class Receipt:
             try:
                 self.tree = stack.enter_context(Tree(Path(os.path.realpath(path.parent))))
                 self._file = stack.enter_context(self.tree.open_own(path.name))
-                mark = self._read_mark()
+                mark = read_mark(self.tree)
                 self.marked = mark.get("kind") == kind.name
                 self.finished = self.marked and bool(mark.get("finished"))
                 first = self._file.readline()
@@ -202,18 +201,6 @@ class Receipt:
         for line in self.lines():
             end = line.end
         return end
-
-    def inodes(self) -> NDArray[np.uint64]:
-        """(n,) uint64, ascending: the inodes of all photos. A photo with several faces can be linked several times."""
-        return np.sort(np.fromiter((line.seen[0] for line in self.lines() if line.seen), np.uint64))
-
-    def _read_mark(self) -> dict[str, object]:
-        try:
-            with self.tree.open_own(MARK) as file:
-                mark = json.loads(file.read(1 << 16))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return mark if isinstance(mark, dict) else {}
 
     def _error(self, reason: str) -> ConfigError:
         command, option = self.kind.command

@@ -6,16 +6,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from ..errors import FacemillError
 from .kinds import KINDS
 from .receipt import RECEIPT, Line, Receipt
-from .states import State, page_state, photo_state
+from .states import Comparison, State, page_state
 
 _REASONS = {
     State.CHANGED: "was changed since facemill put it there",
-    State.LAST: "is the last copy of a photo: its original is gone",
+    State.LAST: "is the last copy of a photo: its original is gone, or has another content",
 }
 
 
@@ -44,20 +42,20 @@ def why_not_whole(folder: Path, is_removed: Callable[[bytes], bool]) -> str:
 def _first_reason(receipt: Receipt, is_removed: Callable[[bytes], bool]) -> str:
     if receipt.header is None:
         return ""
-    linked = receipt.header.mode == "hardlink"
-    inodes = receipt.inodes() if linked else np.empty(0, np.uint64)
-    for line in receipt.lines():
-        name, state = _state(receipt, line, inodes)
-        if state is State.LAST and is_removed(os.fsencode(line.original or line.photo or "")):
-            continue
-        if state in _REASONS:
-            return f"{name} in it {_REASONS[state]}"
+    with Comparison(receipt) as comparison:
+        for line in receipt.lines():
+            name, state = _state(comparison, line)
+            if state is State.LAST and is_removed(os.fsencode(line.original or line.photo or "")):
+                continue
+            if state in _REASONS:
+                return f"{name} in it {_REASONS[state]}"
     return ""
 
 
-def _state(receipt: Receipt, line: Line, inodes: np.ndarray) -> tuple[str, State]:
+def _state(comparison: Comparison, line: Line) -> tuple[str, State]:
+    receipt = comparison.receipt
     if line.photo is not None:
-        return receipt.kind.below(line.photo), photo_state(receipt, line, inodes)
+        return receipt.kind.below(line.photo), comparison.photo(line)
     if line.page is not None and line.written is not None:
         return line.page, page_state(receipt, line.page, line.written)
     return "", State.GONE

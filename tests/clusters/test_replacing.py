@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +14,14 @@ import numpy as np
 import pytest
 
 from runtime.clusters.clusters import number_clusters
-from runtime.clusters.folders import check_folders, write_folders
-from runtime.errors import ConfigError, OutputExistsError
+from runtime.clusters.folders import _FreeNames, check_folders, write_folders
+from runtime.errors import ConfigError, OutputExistsError, StorageError
 from runtime.filters.undo import undo
 from runtime.storage.file import EmbeddingFile
+from runtime.tree import Tree, place_of
 from tests.support.clustered_files import people_rows, write_file, write_photos
 from tests.support.errors import raises
+from tests.support.facemill_command import ROOT
 
 NAMES = [b"a/1.jpg", b"a/2.jpg", b"b/3.jpg", b"c/3.jpg"]
 LABELS = [0, 0, 1, 1]
@@ -173,3 +177,150 @@ def test_a_receipt_of_cluster_folders_undoes_no_filter(file: Path) -> None:
     with raises(ConfigError, "cluster folders"):
         undo(folder / "receipt.jsonl")
     assert tree(folder) == before
+
+
+def stage(folder: Path) -> Path:
+    """Make the folder look as if a kill had come before the first photo got its place."""
+    kill(folder)
+    (folder / "photos.partial").mkdir()
+    return (folder / "cluster-00001" / "1.jpg").rename(folder / "photos.partial" / "0")
+
+
+@pytest.mark.parametrize("mode", ["hardlink", "copy"])
+@pytest.mark.parametrize("staged", [False, True])
+def test_an_original_that_links_to_its_copy_is_gone(file: Path, mode: str, staged: bool) -> None:
+    """A finder of duplicates replaced the original by a link to the copy."""
+    folder = fill(file, mode)
+    copy = stage(folder) if staged else folder / "cluster-00001" / "1.jpg"
+    original = file.parent / "photos" / "a" / "1.jpg"
+    original.unlink()
+    original.symlink_to(copy)
+    content = copy.read_bytes()
+    assert_refused(file, mode, str(copy.relative_to(folder)))
+    assert copy.read_bytes() == content
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_a_copy_whose_original_has_another_content_stays(file: Path, staged: bool) -> None:
+    folder = fill(file, "copy")
+    copy = stage(folder) if staged else folder / "cluster-00001" / "1.jpg"
+    original = file.parent / "photos" / "a" / "1.jpg"
+    content = original.read_bytes()
+    original.write_bytes(content[:-1] + b"?")
+    assert_refused(file, "copy", str(copy.relative_to(folder)))
+    original.write_bytes(content)  # at another time
+    fill(file, "copy")
+
+
+def test_names_that_are_gone_do_not_count(tmp_path: Path) -> None:
+    """Two links to one photo: one was removed by hand, and the other goes as the original is there."""
+    file = write_file(tmp_path / "people.h5", people_rows([2]), [b"a.jpg", b"a.jpg"], ranks=[0, 1])
+    write_photos(file, [b"a.jpg"])
+    clusters = number_clusters(np.array([0, 1]), np.ones(2, np.float32), method="whispers", threshold=0.5)
+    with EmbeddingFile(file) as embeddings:
+        for removed in (0, 1):
+            write_folders(tmp_path / "out", embeddings, clusters, mode="hardlink", min_rows=1, force=True)
+            if removed:
+                (tmp_path / "out" / "cluster-00001" / "a.jpg").unlink()
+        write_folders(tmp_path / "out", embeddings, clusters, mode="symlink", min_rows=1, force=True)
+    assert (tmp_path / "photos" / "a.jpg").exists()
+
+
+# Empties a folder, and waits after it has looked at a link, until the other process has looked at its own.
+EMPTY = """
+import os, sys, time
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from runtime.clusters.folders import KIND
+from runtime.receipts import clear
+from runtime.receipts.receipt import Receipt
+look = clear.Comparison.photo
+def photo(self, line):
+    state = look(self, line)
+    print("looked", flush=True)
+    sys.stdin.readline()
+    return state
+clear.Comparison.photo = photo
+with Receipt(Path(sys.argv[1]) / "receipt.jsonl", KIND) as receipt:
+    clear.remove_contents(receipt)
+"""
+
+
+@pytest.mark.slow
+def test_two_commands_at_once_leave_the_last_link(tmp_path: Path) -> None:
+    """Both have seen two names of a photo whose original is gone."""
+    file = write_file(tmp_path / "people.h5", people_rows([1]), [b"a.jpg"])
+    write_photos(file, [b"a.jpg"])
+    clusters = number_clusters(np.array([0]), np.ones(1, np.float32), method="whispers", threshold=0.5)
+    with EmbeddingFile(file) as embeddings:
+        for name in ("one", "two"):
+            write_folders(tmp_path / name, embeddings, clusters, mode="hardlink", min_rows=1)
+    (tmp_path / "photos" / "a.jpg").unlink()
+    code = EMPTY.format(root=str(ROOT))
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen([sys.executable, "-c", code, tmp_path / "one"], stdin=pipe, stdout=pipe, text=True) as one,
+        subprocess.Popen([sys.executable, "-c", code, tmp_path / "two"], stdin=pipe, stdout=pipe, text=True) as two,
+    ):
+        for process in (one, two):
+            assert process.stdout is not None
+            assert process.stdout.readline() == "looked\n"
+        for process in (one, two):
+            process.communicate("\n", timeout=60)
+            assert process.returncode == 0
+    assert len(list(tmp_path.glob("*/cluster-00001/a.jpg"))) == 1
+
+
+def test_the_refusal_gives_the_reason_for_each_name(file: Path) -> None:
+    folder = fill(file, "copy")
+    (folder / "cluster-00001" / "note.txt").write_text("mine")
+    (folder / "cluster-00001" / "1.jpg").write_bytes(b"edited")
+    (file.parent / "photos" / "a" / "2.jpg").unlink()
+    with raises(OutputExistsError, "note.txt", "1.jpg", "2.jpg") as caught:
+        fill(file, "copy", force=True)
+    message = str(caught.value)
+    for name, reason in (("note.txt", "did not write"), ("1.jpg", "was changed"), ("2.jpg", "original is gone")):
+        assert message.index(name) < message.index(reason)
+    assert message.index("did not write") < message.index("1.jpg") < message.index("was changed")
+
+
+def test_a_refusal_leaves_the_mark(file: Path) -> None:
+    folder = fill(file, "copy")
+    (folder / "cluster-00001" / "1.jpg").write_bytes(b"edited")
+    clusters = number_clusters(np.array(LABELS), np.ones(4, np.float32), method="whispers", threshold=0.5)
+    with EmbeddingFile(file) as embeddings, raises(OutputExistsError, "1.jpg"):
+        write_folders(folder, embeddings, clusters, mode="copy", force=True)
+    assert json.loads((folder / ".facemill.json").read_text())["finished"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may remove names in every folder")
+def test_the_folder_that_the_system_refuses_is_named(file: Path) -> None:
+    below = fill(file, "copy") / "cluster-00002"
+    below.chmod(0o500)
+    try:
+        with raises(StorageError, below):
+            fill(file, "copy", force=True)
+    finally:
+        below.chmod(0o700)
+
+
+def test_an_error_names_the_folder_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    with Tree(tmp_path) as folder, pytest.raises(IsADirectoryError) as caught:
+        folder.unlink("a/b")  # it is a folder
+    assert place_of(caught.value, tmp_path) == tmp_path / "a"
+
+
+def test_photos_of_one_name_need_few_looks_at_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cluster-00001").mkdir()
+    names, looks, look = _FreeNames(tmp_path), list[object](), os.path.lexists
+    monkeypatch.setattr(os.path, "lexists", lambda path: looks.append(path) or look(path))
+    taken: set[bytes] = set()
+    for _ in range(4):
+        names.begin_batch()
+        batch = [names.take(b"cluster-00001/1.jpg") for _ in range(100)]
+        for name in batch:
+            (tmp_path / os.fsdecode(name)).touch()
+        taken.update(batch)
+    assert len(taken) == 400
+    assert len(looks) < 500

@@ -178,6 +178,42 @@ def test_a_changed_folder_is_not_finished(file: Path, change: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("mode", ["hardlink", "copy"])
+def test_a_folder_is_no_proof_of_itself(file: Path, mode: str) -> None:
+    folder = fill(file, mode)
+    content = {path: path.read_bytes() for path in placed(folder)}
+    shutil.rmtree(file.parent / "photos")
+    (file.parent / "photos").symlink_to(folder / "photos")
+    undone = runtime.undo_filter(folder / "receipt.jsonl")
+    assert undone.removed == 0
+    assert len(undone.last) == len(content)
+    assert {path: path.read_bytes() for path in placed(folder)} == content
+
+
+@pytest.mark.slow
+def test_an_edited_list_of_a_killed_filter_stays(file: Path) -> None:
+    folder = fill(file, "symlink")
+    unfinish(folder, lines=len((folder / "receipt.jsonl").read_bytes().splitlines()) - 1)
+    with (folder / "photos.csv").open("a") as stream:
+        stream.write("mine")
+    with raises(OutputExistsError, "photos.csv"):
+        fill(file, "symlink")
+    assert runtime.undo_filter(folder / "receipt.jsonl").kept == ("photos.csv",)
+    assert (folder / "photos.csv").read_text().endswith("mine")
+
+
+@pytest.mark.slow
+def test_undo_that_was_killed_before_the_folder_went_is_done(file: Path) -> None:
+    folder = fill(file, "symlink")
+    receipt = folder / "receipt.jsonl"
+    runtime.undo_filter(receipt)
+    folder.mkdir()
+    result = facemill("filter", "--undo", receipt, "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["already"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [0o600, 0o640])
 def test_a_copy_is_as_private_as_its_photo(file: Path, mode: int) -> None:
     file.chmod(0o640)
@@ -231,9 +267,10 @@ def test_undo_of_a_killed_filter_removes_what_it_placed(file: Path, mode: str, t
     folder = fill(file, mode)
     receipt = folder / "receipt.jsonl"
     lines = receipt.read_bytes().splitlines(keepends=True)
-    unfinish(folder, lines=len(lines) - 1)
+    unfinish(folder, lines=len(lines) - 2)  # the list is begun
     receipt.write_bytes(receipt.read_bytes() + torn)
-    (folder / "photos.csv").write_text("row,pa")
+    (folder / "photos.csv").unlink()
+    (folder / "photos.csv.partial").write_text("row,pa")
     stage(file, folder, mode)
     undone = runtime.undo_filter(receipt)
     assert undone.removed == sum(b'"photo":' in line for line in lines)

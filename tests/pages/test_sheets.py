@@ -228,6 +228,19 @@ def test_after_a_kill_half_a_page_is_replaced(file: Path, tmp_path: Path, cluste
     assert not list((tmp_path / "s").glob("*.partial"))
 
 
+def test_a_partial_page_of_a_user_is_not_removed(file: Path, tmp_path: Path, clusters: Clusters) -> None:
+    """The receipt names the page, and the page is there: no command has left a part of it."""
+    note = tmp_path / "s" / "sheet-0001.html.partial"
+    with EmbeddingFile(file) as gallery:
+        write_sheets(tmp_path / "s", gallery, clusters)
+        note.write_text("mine")
+        for mark in (True, False):
+            with raises(OutputExistsError, note.name):
+                write_sheets(tmp_path / "s", gallery, clusters, force=mark)
+            (tmp_path / "s" / ".facemill.json").write_text('{"kind": "contact sheets", "finished": false}')
+    assert note.read_text() == "mine"
+
+
 def test_sheets_without_a_receipt_are_not_replaced(file: Path, tmp_path: Path, clusters: Clusters) -> None:
     with EmbeddingFile(file) as gallery:
         write_sheets(tmp_path / "s", gallery, clusters)

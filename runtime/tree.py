@@ -11,14 +11,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from ..access import PRIVATE, Access
-from ..files import sync_folder
+from .access import PRIVATE, Access
+from .files import sync_folder
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC  # a pipe must not make us wait
 _OWN_FOLDER_MODE = 0o700  # until its access is set
 _LINK = frozenset({errno.ENOTDIR, errno.ELOOP})  # a link, or something else that is no folder, is in the path
 _OPEN_FOLDERS = 2  # a photo moves from one folder to another
+
+
+def place_of(err: OSError, folder: Path) -> Path:
+    """The folder that an error of a tree names, or the folder of the tree itself."""
+    named = Path(err.filename) if isinstance(err.filename, str) else folder
+    return named if named.is_absolute() else folder
 
 
 class Tree:
@@ -60,10 +66,30 @@ class Tree:
             OSError: it cannot be looked at.
         """
         try:
-            last, folder = self._place(name)
-            return os.lstat(last, dir_fd=folder)
+            with self._naming_folder(name):
+                last, folder = self._place(name)
+                return os.lstat(last, dir_fd=folder)
         except FileNotFoundError:
             return None
+
+    def open_regular(self, name: str) -> IO[bytes]:
+        """Open a regular file for reading.
+
+        Raises:
+            OSError: it is missing, a link, or no regular file.
+        """
+        try:
+            with self._naming_folder(name):
+                last, folder = self._place(name)
+                fd = os.open(last, _FILE, dir_fd=folder)
+        except OSError as err:
+            if err.errno == errno.ELOOP:
+                raise OSError(errno.ELOOP, "it is a symbolic link") from err
+            raise
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return open(fd, "rb")
 
     def open_own(self, name: str) -> IO[bytes]:
         """Open a regular file of this user for reading.
@@ -72,25 +98,13 @@ class Tree:
             PermissionError: it belongs to another user.
             OSError: it is missing, a link, or no regular file.
         """
-        last, folder = self._place(name)
-        try:
-            fd = os.open(last, _FILE, dir_fd=folder)
-        except OSError as err:
-            if err.errno == errno.ELOOP:
-                raise OSError(errno.ELOOP, "it is a symbolic link") from err
-            raise
-        try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError(errno.EINVAL, "it is no regular file")
-            # Root writes for the owner of the embedding file, who then owns the folder as well.
-            owners = {os.geteuid(), *([os.fstat(self._fd).st_uid] if os.geteuid() == 0 else [])}
-            if status.st_uid not in owners:
-                raise OSError(errno.EACCES, "it belongs to another user")
-        except OSError:
-            os.close(fd)
-            raise
-        return open(fd, "rb")
+        file = self.open_regular(name)
+        # Root writes for the owner of the embedding file, who then owns the folder as well.
+        owners = {os.geteuid(), *([os.fstat(self._fd).st_uid] if os.geteuid() == 0 else [])}
+        if os.fstat(file.fileno()).st_uid not in owners:
+            file.close()
+            raise OSError(errno.EACCES, "it belongs to another user")
+        return file
 
     def make_folder(self, name: str, access: Access) -> None:
         """Create a folder, unless it exists. Its name must stand for this folder from now on.
@@ -194,9 +208,13 @@ class Tree:
             raise swapped(self.path.name)
 
     def unlink(self, name: str) -> None:
-        """Remove a file, or a link itself; harmless if it is gone."""
-        last, folder = self._place(name)
-        with suppress(FileNotFoundError):
+        """Remove a file, or a link itself; harmless if it is gone.
+
+        Raises:
+            OSError: it cannot be removed; `filename` is its folder.
+        """
+        with suppress(FileNotFoundError), self._naming_folder(name):
+            last, folder = self._place(name)
             os.unlink(last, dir_fd=folder)
 
     def rmdir(self, name: str) -> None:
@@ -216,12 +234,24 @@ class Tree:
             fd = self._open_folder(last, above, folder)
         except FileNotFoundError:
             return
+        except OSError as err:
+            reason = (errno.ENOTDIR, "it is a link or no folder") if err.errno in _LINK else (err.errno, err.strerror)
+            raise OSError(*reason, str(self.path / folder)) from err
         try:
             for top, folders, files, _ in os.fwalk(".", dir_fd=fd):
                 for name in (*folders, *files):
                     yield os.path.normpath(os.path.join(top, name))
         finally:
             os.close(fd)
+
+    @contextmanager
+    def _naming_folder(self, name: str) -> Iterator[None]:
+        """Name the folder of a file in an error of the system, which knows only the last part of the path."""
+        try:
+            yield
+        except OSError as err:
+            err.filename = str(self.path / os.path.dirname(name))
+            raise
 
     def _place(self, name: str) -> tuple[str, int]:
         """The last part of a name, and a descriptor of the folder in which it is, until two other folders are used."""
