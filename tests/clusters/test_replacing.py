@@ -231,7 +231,7 @@ EMPTY = """
 import os, sys, time
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from runtime.clusters.folders import KIND
+from runtime.receipts.kinds import CLUSTERS as KIND
 from runtime.receipts import clear
 from runtime.receipts.receipt import Receipt
 look = clear.Comparison.photo
