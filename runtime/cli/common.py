@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import functools
 import logging
@@ -9,6 +10,7 @@ import os
 import stat
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +35,8 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
+            with _keeping_interrupts():
+                return command(*args, **kwargs)
         except Interrupted as err:
             _say(err.message)
             sys.exit(128 + err.signum)
@@ -62,6 +65,24 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
             sys.exit(1)
 
     return wrapped
+
+
+@contextmanager
+def _keeping_interrupts() -> Iterator[None]:
+    """Raise a KeyboardInterrupt again that Python drops because it arrives in a finaliser or a weak reference."""
+    before = sys.unraisablehook
+
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
+        if isinstance(dropped.exc_value, KeyboardInterrupt):
+            threading.Timer(0.01, _thread.interrupt_main).start()  # at once, it would be dropped again
+        else:
+            before(dropped)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def print_summary(text: str, done: str) -> None:
