@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .. import defaults
-from ..text import count, printable
+from ..text import printable
 from . import groups, options
 from .chosen import AttributeOptions, attribute_options
 from .common import handle_errors, print_summary, setup_logging, terminal
+from .reports import cluster_lines, cluster_outputs
 
 if TYPE_CHECKING:
-    from ..api.people import ClusterReport
+    pass
 
 
 @click.command(name="cluster")
@@ -67,40 +67,7 @@ def main(
     with terminal() as job:
         report = cluster(file, **job, **given)
     outputs = (given["output"], given["folders"], given["sheets"], None if no_column else file)
-    lines = [*_summary(report), *_outputs(report, *outputs)]
+    lines = [*cluster_lines(report), *cluster_outputs(report, *outputs)]
     print_summary("\n".join(map(printable, lines)), f"the photos of {file} are grouped")
     for warning in report.warnings:
         click.echo(f"WARNING: {warning}", err=True)
-
-
-def _summary(report: ClusterReport) -> Iterator[str]:
-    clusters = report.clusters
-    several, zeros = clusters.count_at_least(2), len(clusters.labels) - int(clusters.sizes.sum())
-    method = f"k-means, k = {clusters.k:,}" if clusters.k else f"threshold {clusters.threshold:g}"
-    yield f"{len(clusters.labels):,} embeddings in {count(len(report), 'cluster')} ({method})"
-    yield f"  {several:,} with several photos, {int(clusters.sizes[:several].sum()):,} in all"
-    yield f"  {len(report) - several:,} of one photo"
-    if zeros:
-        yield f"  {zeros:,} embeddings are zeros, or not selected, and belong to no cluster (0)"
-    if report.decisions:
-        yield f"  {count(report.decisions, 'decision')} of people obeyed, {count(len(report.names), 'cluster')} named"
-    if several:
-        yield f"  the largest has {int(clusters.sizes[0]):,}"
-    yield f"model: {report.model}"
-
-
-def _outputs(
-    report: ClusterReport, output: Path | None, folders: Path | None, sheets: Path | None, file: Path | None
-) -> Iterator[str]:
-    if output is not None:
-        yield str(output)
-    if report.folders is not None:
-        written = report.folders
-        missing = f"; {written.missing:,} photos are missing" if written.missing else ""
-        yield f"{folders}: {count(written.folders, 'folder')}, {written.photos:,} photos{missing}"
-        if written.refused:
-            yield f"  {written.refused:,} photos left out: links, or no photos any more. --mode symlink takes links"
-    if report.sheets is not None and sheets is not None:
-        yield f"{sheets / 'index.html'}: {count(report.sheets, 'sheet')}"
-    if file is not None:
-        yield f"{file}: /cluster"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +11,10 @@ import click
 from ..text import printable
 from . import groups, options
 from .common import handle_errors, setup_logging
-from .tables import align
+from .reports import comparison_lines
 
 if TYPE_CHECKING:
-    from ..search.compare import Comparison
-
-_VERDICTS = {"same": "one person", "different": "two people", "unknown": "no verdict"}
+    pass
 
 
 @click.command(name="compare")
@@ -72,7 +69,7 @@ def main(
     if as_json:
         click.echo(json.dumps(comparison.to_dict()))
     elif comparison.score is not None:
-        click.echo("\n".join(_lines(comparison)))
+        click.echo("\n".join(comparison_lines(comparison)))
     failed = [photo for photo in comparison.photographs if photo.error]
     for photo in failed:
         click.echo(f"error: {printable(photo.photo)}: {printable(photo.error)}", err=True)
@@ -80,28 +77,3 @@ def main(
         raise SystemExit(1)
     if page is not None:
         write_comparison(page, comparison, embedder.limits, file, force=force)
-
-
-def _rate(comparison: Comparison) -> str:
-    if comparison.false_match_rate is not None:
-        return str(comparison.false_match_rate)
-    return (
-        "stated for the threshold alone: no calibration" if comparison.threshold.stated else "unknown: no calibration"
-    )
-
-
-def _lines(comparison: Comparison) -> Iterator[str]:
-    for photo in comparison.photographs:
-        yield printable(photo.photo) + (f"  ({photo.choice})" if photo.choice else "")
-    rate, threshold = comparison.false_match_rate, comparison.threshold
-    rows = [
-        ("verdict", _VERDICTS[comparison.verdict]),
-        ("score", f"{comparison.score:.4f}"),
-        ("threshold", "unknown" if threshold.value is None else f"{threshold.value:.4f}"),
-        ("false match rate", _rate(comparison)),
-    ]
-    yield from align(rows)
-    yield f"threshold: {printable(threshold.origin)}"
-    if rate is not None:
-        yield f"false match rate: {printable(comparison.explain_rate())}"
-    yield f"model: {printable(comparison.model_label)}"

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .. import defaults
-from ..sources.kinds import passed_over_text
-from ..text import printable
 from . import groups, options
 from .common import handle_errors, print_summary, setup_logging, terminal
-from .tables import stage_lines
+from .reports import run_lines
 
 if TYPE_CHECKING:
-    from ..pipeline.summary import Summary
+    pass
 
 
 @click.command(name="process")
@@ -82,27 +79,8 @@ def main(
         given |= {"faces": faces.rules(), "limits": limits.limits(), "segments": segments.rules()}
         given |= {"patterns": patterns.patterns(), "detector": faces.detector, "landmarks": faces.landmarks}
         summary = process(photos, output, **engine.values(), **work.values(), **job, **given)
-    click.echo("\n".join(_report(summary)), err=True)
+    click.echo("\n".join(run_lines(summary)), err=True)
     if as_json:
         print_summary(json.dumps(summary.to_dict()), f"{output} is finished")
     if strict and summary.failed:
         raise SystemExit(1)
-
-
-def _report(summary: Summary) -> Iterator[str]:
-    yield f"{printable(summary.output)}: {summary.embedded:,} of {summary.scanned:,} photos embedded"
-    yield from (f"  {name}: {count:,}" for name, count in summary.outcomes.items())
-    if summary.crops:
-        yield f"  taken as aligned crops, because of their size: {summary.crops:,} (--align detect looks at all photos)"
-    if summary.passed_over:
-        yield f"  {printable(passed_over_text(tuple(summary.passed_over.items())))}"
-    if summary.failed:
-        yield "  list them with the reasons: facemill outcomes; process them again: --retry"
-    if summary.processed:
-        speed = f"{summary.images_per_s:,.0f} images/s ({summary.elapsed_s:.1f} s with start-up)"
-        yield f"{summary.processed:,} in this run, {speed}, {summary.verdict}"
-        yield from stage_lines(summary.stages)
-    else:
-        yield "nothing to do: all photos were processed before"
-    if summary.warning:
-        yield f"WARNING: {summary.warning}"

@@ -15,7 +15,7 @@ import click
 
 from . import options
 from .common import handle_errors, setup_logging
-from .serve import say_where, serve_until_signal, server_options
+from .serving import say_where, serve_until_signal, server_options
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # what a browser opens if the server listens everywhere
 # The window has a process of its own, because both a window and a server want the main thread.

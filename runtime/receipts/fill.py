@@ -73,6 +73,7 @@ def place_photos(
         made |= parents
         for number, name in staged:
             tree.move(f"{STAGING}/{number}", _below(top, name))
+    tree.sync()  # a name is of use only in a folder that has its own
     for name in made:
         tree.sync(_below(top, name))  # before the mark that says that all is there
     tree.rmdir(STAGING)

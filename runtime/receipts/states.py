@@ -39,14 +39,17 @@ class Comparison:
         receipt: the open receipt.
     """
 
-    def __init__(self, receipt: Receipt) -> None:
+    def __init__(self, receipt: Receipt, *, copied: bool = False) -> None:
         """Open the folder of the originals; all of them count as gone if that is not possible.
 
+        Args:
+            receipt: the open receipt.
+            copied: the folder may be a copy of the folder that facemill filled: its photos have other inodes.
         Raises:
             ConfigError: a line of the receipt is wrong.
             OSError: the folder cannot be read.
         """
-        self.receipt = receipt
+        self.receipt, self._copied = receipt, copied
         self._mode = receipt.header.mode if receipt.header is not None else None
         # With hard links: how many names each photo has in the folder.
         self._inodes, self._names = np.unique(
@@ -54,7 +57,7 @@ class Comparison:
         )
         self._originals: Tree | None = None
         self._open = ExitStack()
-        if receipt.header is not None and self._mode == "copy":
+        if receipt.header is not None and (self._mode == "copy" or copied):
             try:
                 root = Path(os.path.realpath(receipt.header.root))
                 self._originals = self._open.enter_context(Tree(root))
@@ -79,13 +82,16 @@ class Comparison:
         if status is None:
             return State.GONE
         is_kind = stat.S_ISLNK if self._mode == "symlink" else stat.S_ISREG
-        if status.st_ino != line.seen[0] or not is_kind(status.st_mode):
+        same = status.st_ino == line.seen[0]
+        if not is_kind(status.st_mode) or not (same or self._copied):
             return State.CHANGED
-        if self._mode == "hardlink":  # the photo may have been edited, but its last name must stay
+        if not same and self._mode == "symlink":
+            return State.OURS
+        if same and self._mode == "hardlink":  # the photo may have been edited, but its last name must stay
             return self._link(status)
         if (status.st_size, status.st_mtime_ns) != line.seen[1:]:
             return State.CHANGED
-        if self._mode == "copy" and not self._is_copied(name, status, line.original or line.photo):
+        if self._mode != "symlink" and not self._is_copied(name, status, line.original or line.photo):
             return State.LAST
         return State.OURS
 

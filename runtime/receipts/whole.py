@@ -42,7 +42,7 @@ def why_not_whole(folder: Path, is_removed: Callable[[bytes], bool]) -> str:
 def _first_reason(receipt: Receipt, is_removed: Callable[[bytes], bool]) -> str:
     if receipt.header is None:
         return ""
-    with Comparison(receipt) as comparison:
+    with Comparison(receipt, copied=True) as comparison:
         for line in receipt.lines():
             name, state = _state(comparison, line)
             if state is State.LAST and is_removed(os.fsencode(line.original or line.photo or "")):

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from runtime import defaults
-from runtime.api import engines, evaluation, jobs, people
+from runtime.api import engines, evaluation, jobs, pairs, people
 from runtime.cli import groups, options
 from runtime.cli.app import main
 from runtime.estimate.estimate import estimate
@@ -91,7 +91,7 @@ def read_defaults(command: str) -> dict[str, Any]:
         ("process", jobs.process),
         ("add", jobs.add),
         ("remove", jobs.remove),
-        ("pairs", people.find_pairs),
+        ("pairs", pairs.find_pairs),
         ("cluster", people.cluster),
         ("evaluate", evaluation.evaluate),
         ("build-engine", engines.build_engine),

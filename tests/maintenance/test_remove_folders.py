@@ -83,3 +83,14 @@ def test_an_edit_that_size_and_newest_time_hide_stays_and_is_named(file: Path) -
     assert edited.exists()
     assert "4.jpg" in said
     assert "changed" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["symlink", "hardlink", "copy"])
+def test_in_a_copy_of_everything_the_copied_folder_goes(file: Path, tmp_path: Path, mode: str) -> None:
+    """The photos of the copy have other inodes than the receipt names."""
+    fill(file, mode)
+    shutil.copytree(file.parent, tmp_path / "copy", symlinks=True, ignore=shutil.ignore_patterns("copy"))
+    remove(tmp_path / "copy" / file.name)
+    assert not (tmp_path / "copy" / "out").exists()
+    assert (file.parent / "out").exists()
