@@ -114,7 +114,10 @@ def test_the_shipped_model_recognises_people_in_unaligned_photos(shared: Path, t
     assert evaluation["pairs"]["accuracy"] > 0.9
 
 
-def test_the_shipped_model_is_the_default_and_recorded_in_the_file(tmp_path: Path) -> None:
+def test_the_shipped_model_is_the_default_and_recorded_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACEMILL_CACHE", str(tmp_path / "cache"))  # of a machine that was told nothing yet
     (tmp_path / "in").mkdir()
     for shot in range(2):
         (tmp_path / "in" / f"{shot}.jpg").write_bytes(encode(0, 0, shot, (112, 112)))

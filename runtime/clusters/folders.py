@@ -152,15 +152,15 @@ class _FreeNames:
         folder, name = os.path.split(path)
         wanted = self._key(path)
         first = self._next.get(wanted, 1)
-        for number, candidate in enumerate(numbered_names(name, first), first):
-            path = os.path.join(folder, candidate)
-            key = self._key(path)
-            if key not in self._taken and not os.path.lexists(os.path.join(self._top, path)):
-                self._taken.add(key)
-                if number > 1:
-                    self._next[wanted] = number + 1
-                return path
-        raise AssertionError("there is always another number")
+        names = ((number, os.path.join(folder, each)) for number, each in enumerate(numbered_names(name, first), first))
+        number, free = next((number, each) for number, each in names if self._is_free(each))
+        self._taken.add(self._key(free))
+        if number > 1:
+            self._next[wanted] = number + 1
+        return free
+
+    def _is_free(self, path: bytes) -> bool:
+        return self._key(path) not in self._taken and not os.path.lexists(os.path.join(self._top, path))
 
     def _key(self, path: bytes) -> str:
         return os.fsdecode(path).casefold() if self._ignores_case else os.fsdecode(path)

@@ -198,7 +198,7 @@ class Review:
         Args:
             number: the number of a decision, undone or not.
         Raises:
-            KeyError: there is no such decision.
+            ValueError: there is no such decision.
         """
         decision = self._store.get(number)
         rows = find_rows(self.embeddings, {*decision.faces, *decision.others} - set(self._rows))

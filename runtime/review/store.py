@@ -180,7 +180,7 @@ class ReviewStore:
         """A decision by its number, undone or not.
 
         Raises:
-            KeyError: there is none.
+            ValueError: there is none.
             StorageError: see `clock`.
         """
         with self._database.reading() as db:
@@ -188,7 +188,7 @@ class ReviewStore:
             if db is not None:
                 row = db.execute("SELECT kind, name FROM decisions WHERE number = ?", (number,)).fetchone()
             if db is None or row is None:
-                raise KeyError(number)
+                raise ValueError(f"there is no decision {number}")
             sides: tuple[list[Face], list[Face]] = ([], [])
             query = (
                 "SELECT path, face_index, page, side FROM sides JOIN faces USING (face) WHERE number = ? ORDER BY place"
