@@ -138,9 +138,9 @@ def test_an_unfinished_search_stays_when_k_means_runs(people: Path, tmp_path: Pa
     arguments = arguments_of("pairs", tmp_path)
     program = (
         f"import os, signal, sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from runtime.api import people\n"
+        "from runtime.api import pairs\n"
         "def kill(*a, **b): os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"people.PairTable = kill\nfrom runtime.cli.app import main\nmain({arguments!r})"
+        f"pairs.PairTable = kill\nfrom runtime.cli.app import main\nmain({arguments!r})"
     )
     subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120)
     before = sorted(os.listdir(parts))
