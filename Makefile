@@ -22,10 +22,10 @@ setup: $(VENV)/.cpu  ## set up .venv to run on the CPU (locked versions)
 demo: $(VENV)/.cpu  ## sample photographs, the main job, a search; says where the results are
 	$(BIN)/facemill demo demo
 
-test: $(VENV)/.dev  ## all tests, in a process for each core; 15 minutes on two cores
+test: $(VENV)/.dev  ## all tests, in a process for each core; some 25 minutes on two cores
 	$(BIN)/python -m pytest $(IN_PROCESSES)
 
-test-fast: $(VENV)/.dev  ## the tests that take little CPU time; 70 seconds on two cores
+test-fast: $(VENV)/.dev  ## the tests that take little CPU time; two minutes on two cores
 	$(BIN)/python -m pytest $(IN_PROCESSES) -m "not slow"
 
 check: $(VENV)/.dev  ## ruff, mypy --strict, import direction
