@@ -76,6 +76,9 @@ class Disks:
 
     def read(self, path: bytes, device: int) -> None:
         """Note a photo that could be read, and the device of its file."""
+        folder = os.path.dirname(path)
+        if folder != os.path.dirname(self._good):  # threads read from several folders in turn
+            self._existing.note_read(folder)
         self._good = path
         if device not in self._devices:  # behind a link that the scan did not see, such as one of a list
             self._devices.add(device)
@@ -150,7 +153,7 @@ class Disks:
         """Whether a folder had other photos too when the run began. A list may name what never existed."""
         if folder != os.path.dirname(path):
             return True  # links lead to it: only such with several are known
-        if not self._walked and os.path.dirname(self._good) != folder:
+        if not self._walked and not self._existing.was_read(folder):
             return False
         at = bisect_left(names, os.path.relpath(path, root))
         beside = [os.path.join(root, names[row]) for row in (at - 1, at + 1) if 0 <= row < len(names)]
@@ -173,7 +176,7 @@ class Disks:
 
 
 class _Folders:
-    """The folders above photos that exist, each with its device: 16 bytes a folder, since there may be millions.
+    """The folders above photos that exist, each with its device: 17 bytes a folder, since there may be millions.
 
     Attributes:
         crossings: absolute folders, also behind links, that lie on another device than the folder above.
@@ -207,6 +210,7 @@ class _Folders:
         order = np.argsort(np.frombuffer(keys, np.uint64)) if keys else np.empty(0, np.int64)
         self._keys: NDArray[np.uint64] = np.array(keys, np.uint64)[order]
         self._devices: NDArray[np.uint64] = np.array(devices, np.uint64)[order]
+        self._read: NDArray[np.bool_] = np.zeros(len(order), np.bool_)
 
     def _add_targets(self, links: Iterable[bytes], root_device: int, keys: array[int], devices: array[int]) -> None:
         """Add the folders to which several links lead, and the mount points of their disks."""
@@ -229,9 +233,24 @@ class _Folders:
 
     def device(self, folder: bytes) -> int | None:
         """The device of an absolute folder; None if it did not exist, or has no photos."""
+        at = self._position(folder)
+        return None if at is None else int(self._devices[at])
+
+    def note_read(self, folder: bytes) -> None:
+        """Note that a photo of an absolute folder could be read."""
+        at = self._position(folder)
+        if at is not None:
+            self._read[at] = True
+
+    def was_read(self, folder: bytes) -> bool:
+        """Whether a photo of an absolute folder could be read."""
+        at = self._position(folder)
+        return at is not None and bool(self._read[at])
+
+    def _position(self, folder: bytes) -> int | None:
         key = np.uint64(_key(folder))
         at = int(np.searchsorted(self._keys, key))
-        return int(self._devices[at]) if at < len(self._keys) and self._keys[at] == key else None
+        return at if at < len(self._keys) and self._keys[at] == key else None
 
 
 def _key(folder: bytes) -> int:

@@ -336,6 +336,16 @@ def test_another_process_notices_that_a_folder_of_a_list_disappeared(folder: Pat
         source.read(39)
 
 
+def test_a_folder_of_a_list_is_missed_if_photos_of_another_folder_were_read_since(folder: Path, tmp_path: Path) -> None:
+    source = scan([in_list(tmp_path, folder / "a", folder / "b")])
+    assert source.read(20)  # b/20.jpg
+    assert source.read(0)  # a/00.jpg
+    shutil.rmtree(folder / "b")
+    (folder / "b").mkdir()
+    with raises(SourceError, folder / "b", "is empty"):
+        source.read(39)
+
+
 @pytest.mark.slow
 def test_the_run_of_a_list_goes_on_when_its_folder_is_back(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
     output, photos = tmp_path / "o.h5", in_list(tmp_path, folder / "a", folder / "b")
