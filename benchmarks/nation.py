@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -64,9 +64,18 @@ def make_strangers(count: int, rows: int, dimension: int, seed: int) -> NDArray[
     return make_block(-(-rows // BLOCK) + 1, dimension, seed)[:count]
 
 
-def write_nation(path: Path, rows: int, dimension: int, seed: int) -> None:
-    """Write the parts of an embedding file that a search reads. A failure leaves no file."""
-    contract = json.dumps({"root": "/photos", "dimension": dimension})
+def write_nation(
+    path: Path, rows: int, dimension: int, seed: int, contract: Mapping[str, object] | None = None
+) -> None:
+    """Write the parts of an embedding file that a search reads. A failure leaves no file.
+
+    Args:
+        path: the file.
+        rows, dimension: shape of the embeddings.
+        seed: random seed.
+        contract: that of a file whose queries the rows are searched for; None for one that names no engine.
+    """
+    contract_json = json.dumps({"root": "/photos", **(contract or {}), "dimension": dimension})
     attributes = {"format_version": 1, "run_id": f"nation-{rows}-{dimension}-{seed}", "dimension": dimension}
     with durable_h5(path, "the generated embedding file") as target:
         file = target.file
@@ -81,4 +90,4 @@ def write_nation(path: Path, rows: int, dimension: int, seed: int) -> None:
             names[start:stop] = np.array([f"photograph-{row:08d}.jpg".encode() for row in range(start, stop)], "S24")
             start = stop
             target.check()
-        file.create_group("metadata").attrs.update({**attributes, "contract": contract})
+        file.create_group("metadata").attrs.update({**attributes, "contract": contract_json})

@@ -27,6 +27,7 @@ _OPTIONS = (
     click.option("--name", "names", multiple=True, help="Host name of a reverse proxy before this server; repeatable."),
     groups.engine_options,
     groups.detector_options,
+    options.latency_option,
     groups.limit_options,
     options.count_option("--max-faces", defaults.MAX_FACES, "Refuse photos with more faces than this."),
     click.option(

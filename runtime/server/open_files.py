@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .. import defaults
 from ..attributes.selection import AttributeFilter
 from ..errors import StorageError
 from ..images.decode import Limits
@@ -125,15 +126,19 @@ class OpenFile:
         path: the file.
     """
 
-    def __init__(self, path: Path, embedders: SharedEmbedders) -> None:
+    def __init__(self, path: Path, embedders: SharedEmbedders, *, latency_ms: float = defaults.LATENCY_MS) -> None:
         """Open the file.
 
+        Args:
+            path: the file.
+            embedders: gives the embedder of its rules.
+            latency_ms: milliseconds of a search, as for `Search`.
         Raises:
             StorageError: it is not a finished embedding file.
             EngineError, ContractError: its engine is missing, or does not fit.
         """
         self.name, self.path = path.stem, path
-        self._embedders = embedders
+        self._embedders, self._latency_ms = embedders, latency_ms
         self._lock = threading.Lock()
         self._current = self._open()
 
@@ -184,7 +189,7 @@ class OpenFile:
     def _open(self) -> Opened:
         stamp = _stamp(self.path)
         with ExitStack() as stack:
-            search = stack.enter_context(Search(self.path))
+            search = stack.enter_context(Search(self.path, latency_ms=self._latency_ms))
             embedder = self._embedders.get(rules_of(search.file))
             embedder.photos_together()  # loads the engines
             if search.file.rows:  # opens the index, or builds it, before a request waits for it

@@ -184,7 +184,7 @@ class Service:
             self._embedder = own(FaceEmbedder(**engines)).photo_embedder
             self._detector = own(_open_detector(settings, self._embedder))
             self._embedders = own(SharedEmbedders(limits, settings.max_faces))
-            self.files = {path.stem: own(OpenFile(path, self._embedders)) for path in settings.files}
+            self.files = {path.stem: own(self._file(path)) for path in settings.files}
             self._made = own(ExitStack())  # files of jobs, closed after the engine room
             on_gpu = backend_of(self._embedder.info.backend).on_gpu
             self._embedder.photos_together()  # loads the engines
@@ -198,11 +198,14 @@ class Service:
         if path.stem in self.files:
             return  # the same file, changed by a job: the next request opens it again
         try:
-            file = self._made.enter_context(OpenFile(path, self._embedders))
+            file = self._made.enter_context(self._file(path))
         except (FacemillError, OSError) as err:
             logger.warning("%s is not answered for: %s", path, err)
             return
         self.files = {**self.files, path.stem: file}
+
+    def _file(self, path: Path) -> OpenFile:
+        return OpenFile(path, self._embedders, latency_ms=self.settings.latency_ms)
 
     async def recognise(
         self, request: Request, photo: bytes, *, every: bool, attributes: tuple[str, ...], file: str | None

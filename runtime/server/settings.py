@@ -27,6 +27,7 @@ class ServerSettings:
         insecure: serve without tokens on an address that other machines reach.
         names: host names of this server besides its addresses, such as that of a reverse proxy.
         engines: options of `facemill.FaceEmbedder`: engine, model, backend, detector, landmarks, align.
+        latency_ms: milliseconds of a search, above which an index is made, as for `facemill.Search`.
         limits: limits of one photo, in bytes and pixels.
         max_faces: photos with more faces are refused.
         seconds: longest time of a request, from its first byte to its answer.
@@ -49,6 +50,7 @@ class ServerSettings:
     insecure: bool = False
     names: tuple[str, ...] = ()
     engines: Mapping[str, Any] = field(default_factory=dict)
+    latency_ms: float = defaults.LATENCY_MS
     limits: Limits = field(default_factory=Limits)
     max_faces: int = defaults.MAX_FACES
     seconds: float = defaults.REQUEST_SECONDS

@@ -11,6 +11,10 @@ import pytest
 
 import runtime as facemill
 from runtime.engines.engine import Engine
+from runtime.faces.rules import FaceRules
+from runtime.index import open as choice
+from runtime.index.indexfile import index_path
+from runtime.index.sidecar import sidecar_path
 from runtime.search.detector import PhotoDetector
 from tests.server.conftest import Client
 from tests.support import encoded_images as make
@@ -105,6 +109,25 @@ def test_a_file_is_searched_as_by_the_library(client: Client, embedded_people: P
             assert (response.status_code, response.json()["code"]) == (422, "E-CONFIG")
             response = await http.post("/api/v1/search?file=nobody", content=photo, headers=PNG)
             assert response.status_code == 404
+
+    run(check())
+
+
+@pytest.mark.slow
+def test_a_server_looks_for_an_index_where_an_exact_search_takes_longer_than_its_latency(
+    client: Client, folder_of_people: Path, engines: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "MIN_APPROXIMATE_ROWS", 1)
+    monkeypatch.setattr(choice, "APPROXIMATE", ())  # which index it is depends on the load of the machine
+    path = tmp_path / "people.h5"
+    options = {name: value for name, value in engines.items() if name != "align"}
+    facemill.process(folder_of_people, path, faces=FaceRules("detect", min_iod=0.0, max_fit=1.0), **options)
+
+    async def check() -> None:
+        for latency_ms, measured in ((1000.0, False), (1e-6, True)):
+            async with client(files=(path,), latency_ms=latency_ms) as http:
+                await http.post("/api/v1/search", content=squares(3, seed=11), headers=PNG)
+            assert ("exact_ms" in sidecar_path(index_path(path)).read_text()) == measured
 
     run(check())
 
