@@ -85,12 +85,13 @@ def serve_until_signal(
         require(module, extra="server", purpose=purpose)
     from ..server.run import serve
     from ..server.settings import ServerSettings
+    from ..web.problem_page import problem_page
     from ..web.routes import page_routes
 
     given |= {"limits": limits.limits(), "segments": segments.rules()}
     settings = ServerSettings(engines={**engine.values(), **detection.values()}, **given)
     with one_opencv_thread():
-        serve(settings, started, [page_routes])
+        serve(settings, started, [page_routes], problem_page)
 
 
 def say_where(url: str) -> None:

@@ -17,7 +17,7 @@ from .jobs.routes import job_routes
 from .journal import AuditLog, Journal, Metrics
 from .openapi import STATE, answers, docs_page, docs_style, with_tokens
 from .photo_routes import photo_routes
-from .problems import Refusal, add_handlers, json_response
+from .problems import ProblemPage, Refusal, add_handlers, json_response
 from .review.routes import review_routes
 from .service import Service
 
@@ -28,12 +28,13 @@ image, or as Base64 in JSON. Results are what the library and the commands of fa
 Routes = Callable[[Service, Access], APIRouter]  # makes the routes of another room
 
 
-def make_app(service: Service, others: Sequence[Routes] = ()) -> Journal:
+def make_app(service: Service, others: Sequence[Routes] = (), show: ProblemPage | None = None) -> Journal:
     """Make the ASGI application of a service, which it closes at its end.
 
     Args:
         service: the engines and files.
         others: make the routes of other rooms, such as pages.
+        show: makes the page of a problem for browsers; None for no pages.
     Raises:
         ConfigError: the file of tokens or the audit log cannot be used.
     """
@@ -57,7 +58,7 @@ def make_app(service: Service, others: Sequence[Routes] = ()) -> Journal:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    add_handlers(app)
+    add_handlers(app, show)
     app.include_router(photo_routes(service))
     app.include_router(file_routes(service))
     app.include_router(job_routes(service))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 HUNG_UP = 499  # nobody receives it; the log and the figures show it
+
+# Makes the page of a problem: of a request, with a status, a title and a detail.
+ProblemPage = Callable[[Request, int, str, str], Response]
 
 # The first class that fits gives the status.
 _STATUSES: tuple[tuple[type[FacemillError], int], ...] = (
@@ -149,24 +152,40 @@ def problem_of(error: Exception) -> Response:
     return problem(500, FacemillError.code, "an internal error; the log of the server has the details")
 
 
-def add_handlers(app: FastAPI) -> None:
-    """Make every exception of a route a problem."""
+def add_handlers(app: FastAPI, show: ProblemPage | None = None) -> None:
+    """Make every exception of a route a problem.
+
+    Args:
+        app: the application.
+        show: makes the page of a problem, for browsers that ask for a page; None to answer everybody with JSON.
+    """
 
     async def handle(request: Request, error: Exception) -> Response:
-        return problem_of(error)
+        return answer(request, problem_of(error))
 
     async def handle_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = RequestError.code if error.status_code < 500 else FacemillError.code
-        detail = f"{error.detail}: {request.method} {request.url.path}; expected: a route that /docs lists"
-        return problem(error.status_code, code, detail, error.headers)
+        detail = f"{error.detail}: {request.method} {request.url.path}; expected: a page or a route that /docs lists"
+        return answer(request, problem(error.status_code, code, detail, error.headers))
 
     async def handle_values(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         reasons = [f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors()]
-        return problem(422, RequestError.code, "; ".join(reasons))
+        return answer(request, problem(422, RequestError.code, "; ".join(reasons)))
+
+    def answer(request: Request, response: Response) -> Response:
+        if show is None or response.status_code == HUNG_UP or not _asks_for_page(request):
+            return response
+        values = msgspec.json.decode(response.body)
+        return show(request, response.status_code, values["title"], values["detail"])
 
     for kind in (FacemillError, Refusal, HungUp, Exception):
         app.add_exception_handler(kind, handle)
     app.add_exception_handler(HTTPException, handle_http)
     app.add_exception_handler(RequestValidationError, handle_values)
+
+
+def _asks_for_page(request: Request) -> bool:
+    """Whether a browser opens an address; scripts and programs accept other types, or everything."""
+    return request.method == "GET" and "text/html" in request.headers.get("accept", "")

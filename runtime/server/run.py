@@ -12,6 +12,7 @@ import uvicorn
 
 from ..errors import MachineError
 from .app import Routes, make_app
+from .problems import ProblemPage
 from .service import Service
 from .settings import ServerSettings
 
@@ -36,13 +37,19 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def serve(settings: ServerSettings, started: Callable[[str], None], others: Sequence[Routes] = ()) -> None:
+def serve(
+    settings: ServerSettings,
+    started: Callable[[str], None],
+    others: Sequence[Routes] = (),
+    show: ProblemPage | None = None,
+) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:
         settings: what is served, and where.
         started: called with the URL when requests are answered.
         others: make the routes of other rooms, such as pages.
+        show: makes the page of a problem for browsers; None for no pages.
     Raises:
         ConfigError, EngineError, ModelError, StorageError: a file or an engine cannot be used.
         MachineError: the address cannot be used.
@@ -50,7 +57,7 @@ def serve(settings: ServerSettings, started: Callable[[str], None], others: Sequ
     listener = listen(settings.host, settings.port)
     with listener, Service(settings) as service:
         config = uvicorn.Config(
-            make_app(service, others),
+            make_app(service, others, show),
             http="h11",
             ws="none",
             lifespan="on",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from runtime.web.layout import PLACES
+from tests.support.asking import ask
 from tests.support.browser import WIDTHS, assert_accessible
 from tests.web.conftest import Browse
 
@@ -22,6 +25,18 @@ def test_every_page_is_accessible(visit: Browse, url: str, place: object, scheme
                 page.get_by_text("Examined").wait_for(timeout=200_000)
                 page.get_by_text("being examined").wait_for(state="detached", timeout=200_000)
             assert_accessible(page)
+
+
+def test_an_address_without_a_page_is_a_page_for_people_and_json_for_programs(visit: Browse, url: str) -> None:
+    with visit(url + "/nowhere", refused=True) as page:
+        assert page.locator("h1").inner_text() == "Not found"
+        assert "/nowhere" in page.get_by_role("alert").inner_text()
+        assert_accessible(page)
+        page.get_by_role("link", name="Recognise").click()
+        assert page.url == url + "/recognise"
+    status, headers, body = ask(url, "GET", "/nowhere")
+    assert (status, headers["content-type"]) == (404, "application/problem+json")
+    assert json.loads(body)["status"] == 404
 
 
 def test_the_first_page_is_a_place_and_the_keyboard_reaches_its_content(visit: Browse, url: str) -> None:
