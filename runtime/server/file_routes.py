@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from ..errors import RequestError
 from ..schema import convert
 from .openapi import ADDED, FILES, REMOVED, answers, json_body
-from .photo_routes import check_parameters
+from .photo_routes import Key, check_parameters
 from .problems import Refusal, json_response
 from .service import Service
 
@@ -19,14 +19,6 @@ _NAME = {"type": "string", "minLength": 1, "maxLength": 4096}
 _NAMES = {"type": "array", "items": _NAME, "minItems": 1, "maxItems": _MAX_NAMES}
 _FLAG = {"type": "boolean", "default": False}
 
-Key = Annotated[
-    str,
-    Header(
-        alias="Idempotency-Key",
-        description="A key of your own: a repeated request with it gets the first answer.",
-        max_length=255,
-    ),
-]
 T = TypeVar("T")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from .. import defaults
 from ..api.jobs import parse_attributes
@@ -20,6 +20,14 @@ _MAX_HITS = 1000  # of a query
 _AGES = "^([0-9]{1,3}(-([0-9]{1,3})?)?|-[0-9]{1,3})$"
 
 FileName = Annotated[str | None, Query(description="Name of an embedding file.", min_length=1, max_length=255)]
+Key = Annotated[
+    str,
+    Header(
+        alias="Idempotency-Key",
+        description="A key of your own: a repeated request with it gets the first answer.",
+        max_length=255,
+    ),
+]
 Score = Annotated[float | None, Query(description="Lowest score, -1 to 1.", ge=-1, le=1)]
 
 

@@ -16,9 +16,8 @@ from ...jobs.failures import last_failures
 from ...jobs.job import Job
 from ...jobs.request import JobOptions
 from ...schema import convert
-from ..file_routes import Key
 from ..openapi import answers, json_body
-from ..photo_routes import check_parameters
+from ..photo_routes import Key, check_parameters
 from ..problems import Refusal, json_response
 from ..service import Service
 from .desk import JobStart

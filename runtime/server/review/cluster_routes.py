@@ -15,11 +15,11 @@ from ...clusters.clusters import Clusters
 from ...errors import ConfigError, ContractError
 from ...review.review import MAX_NAME, Review
 from ..openapi import INTEGER, NUMBER, TEXT, answers, json_body, lists, objects
-from ..photo_routes import check_parameters
+from ..photo_routes import FileName, Key, check_parameters
 from ..problems import Refusal, json_response
-from .pair_routes import UNDONE, Nothing, step_of, working
+from .pair_routes import UNDONE, working
 from .reviewed_file import ReviewedFile, cluster_id, face_dicts
-from .reviews import Cursor, FileName, Key, Limit, Reviews, checked, place_of, refuse_other_version, still_working
+from .reviews import Cursor, Limit, Reviews, checked, place_of, refuse_other_version, setting_aside, still_working
 
 _MAX_MERGED = 1000  # clusters, or rows of a split
 _SAMPLE = 6  # faces of a cluster in the list of clusters
@@ -152,10 +152,8 @@ def cluster_routes(reviews: Reviews) -> APIRouter:
             with reviewed.review(who) as review:
                 refuse_other_version(reviewed, body.version)
                 found = _clusters(reviewed)
-                before = set(review.rules.constraints.set_aside)
-                number = checked(lambda: decide(review, found, body))
-                after = set(review.rules.constraints.set_aside)
-            return {"decision": number, "set_aside": sorted(after - before)}
+                number, set_aside = setting_aside(review, lambda: decide(review, found, body))
+            return {"decision": number, "set_aside": set_aside}
 
         return await reviews.change(request, reviewed, body, work, key)
 
@@ -223,25 +221,15 @@ def cluster_routes(reviews: Reviews) -> APIRouter:
 
         return await change(request, file, Splitting, key, decide)
 
-    async def step(request: Request, file: str | None, key: str, *, back: bool) -> Response:
-        reviewed = reviews.of(request, file)
-        body = await reviews.body(request, Nothing)
-
-        def work(reviewed: ReviewedFile, who: str) -> dict[str, Any]:
-            with reviewed.review(who) as review:
-                return step_of(reviewed, review.undo_cluster() if back else review.redo_cluster())
-
-        return await reviews.change(request, reviewed, body, work, key)
-
     @router.post("/undo", responses=answers(UNDONE), openapi_extra=json_body({}))
     async def undo(request: Request, file: FileName = None, key: Key = "") -> Response:
         """Take back the latest merge, split or name of this client; `decision` is null if there is none."""
-        return await step(request, file, key, back=True)
+        return await reviews.step(request, file, key, lambda review: review.undo_cluster())
 
     @router.post("/redo", responses=answers(UNDONE), openapi_extra=json_body({}))
     async def redo(request: Request, file: FileName = None, key: Key = "") -> Response:
         """Take back the latest undo of this client, unless the client has changed a cluster since."""
-        return await step(request, file, key, back=False)
+        return await reviews.step(request, file, key, lambda review: review.redo_cluster())
 
     @router.post(
         "/group",

@@ -8,23 +8,21 @@ import msgspec
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 
-from ...review.constraints import PAIR_KINDS
 from ...review.review import PairVerdict
 from ...review.rows import STATES
 from ..openapi import INTEGER, NUMBER, TEXT, answers, json_body, lists, objects
-from ..photo_routes import Score, check_parameters
+from ..photo_routes import FileName, Key, Score, check_parameters
 from ..problems import json_response
 from .background import Waiting
 from .reviewed_file import ReviewedFile
 from .reviews import (
     Cursor,
-    FileName,
-    Key,
     Limit,
     Reviews,
     checked,
     place_of,
     refuse_other_version,
+    setting_aside,
     still_working,
 )
 
@@ -92,10 +90,6 @@ class Decisions(msgspec.Struct, forbid_unknown_fields=True):
 
     version: str
     decisions: Annotated[list[OneDecision], msgspec.Meta(min_length=1, max_length=_MAX_DECISIONS)]
-
-
-class Nothing(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of undo and redo: an empty object."""
 
 
 def working(schema: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
@@ -174,42 +168,19 @@ def pair_routes(reviews: Reviews) -> APIRouter:
         def work(reviewed: ReviewedFile, who: str) -> dict[str, Any]:
             with reviewed.review(who) as review:
                 refuse_other_version(reviewed, body.version)
-                before = set(review.rules.constraints.set_aside)
-                numbers = checked(lambda: review.decide_pairs(verdicts))
-                after = set(review.rules.constraints.set_aside)
-            return {"decisions": numbers, "set_aside": sorted(after - before)}
-
-        return await reviews.change(request, reviewed, body, work, key)
-
-    async def step(request: Request, file: str | None, key: str, *, back: bool) -> Response:
-        reviewed = reviews.of(request, file)
-        body = await reviews.body(request, Nothing)
-
-        def work(reviewed: ReviewedFile, who: str) -> dict[str, Any]:
-            with reviewed.review(who) as review:
-                number = review.undo_pair() if back else review.redo_pair()
-                return step_of(reviewed, number)
+                numbers, set_aside = setting_aside(review, lambda: review.decide_pairs(verdicts))
+            return {"decisions": numbers, "set_aside": set_aside}
 
         return await reviews.change(request, reviewed, body, work, key)
 
     @router.post("/undo", responses=answers(UNDONE), openapi_extra=json_body({}))
     async def undo(request: Request, file: FileName = None, key: Key = "") -> Response:
         """Take back the latest decision of this client about a pair; `decision` is null if there is none."""
-        return await step(request, file, key, back=True)
+        return await reviews.step(request, file, key, lambda review: review.undo_pair())
 
     @router.post("/redo", responses=answers(UNDONE), openapi_extra=json_body({}))
     async def redo(request: Request, file: FileName = None, key: Key = "") -> Response:
         """Take back the latest undo of this client, unless the client has decided about a pair since."""
-        return await step(request, file, key, back=False)
+        return await reviews.step(request, file, key, lambda review: review.redo_pair())
 
     return router
-
-
-def step_of(reviewed: ReviewedFile, number: int | None) -> dict[str, Any]:
-    """What was undone or redone, for JSON."""
-    if number is None:
-        return {"decision": None}
-    with reviewed.review() as review:
-        kind, rows, others = review.rows_of(number)
-        now = {"now": review.state(rows[0], others[0])} if kind in PAIR_KINDS and rows and others else {}
-    return {"decision": number, "kind": kind, "rows": list(rows), "others": list(others), **now}

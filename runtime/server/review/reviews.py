@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from fastapi import Header, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from ...errors import BusyError, ConfigError, ContractError, RequestError
+from ...review.constraints import PAIR_KINDS
+from ...review.review import Review
 from ..file_changes import KeyedAnswers
 from ..guard import NOBODY
 from ..photo_routes import check_parameters
@@ -19,18 +21,13 @@ from .background import Waiting
 from .reviewed_file import ReviewedFile
 
 MAX_PAGE = 1000  # entries of a page
-FileName = Annotated[str | None, Query(description="Name of an embedding file.", min_length=1, max_length=255)]
 Limit = Annotated[int, Query(description="Maximum number of entries of the answer.", ge=1, le=MAX_PAGE)]
 Cursor = Annotated[str | None, Query(description="`next` of the answer before.", max_length=64)]
-Key = Annotated[
-    str,
-    Header(
-        alias="Idempotency-Key",
-        description="A key of your own: a repeated request with it gets the first answer.",
-        max_length=255,
-    ),
-]
 T = TypeVar("T")
+
+
+class Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of undo and redo: an empty object."""
 
 
 class Reviews:
@@ -89,6 +86,26 @@ class Reviews:
         asked = (request.url.path, file.file.name, msgspec.json.encode(question))
         return json_response(await self._answers.once(asked, change, client, key))
 
+    async def step(
+        self, request: Request, name: str | None, key: str, move: Callable[[Review], int | None]
+    ) -> Response:
+        """Undo or redo a decision of a client.
+
+        Args:
+            request: the request, whose body is empty.
+            name: the file; None for the only one.
+            key: the client's key of the request.
+            move: takes the step; returns the number of the decision, None if there is none.
+        """
+        reviewed = self.of(request, name)
+        body = await self.body(request, Nothing)
+
+        def work(reviewed: ReviewedFile, who: str) -> dict[str, Any]:
+            with reviewed.review(who) as review:
+                return _step_of(review, move(review))
+
+        return await self.change(request, reviewed, body, work, key)
+
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Do something slow in a thread."""
         return await asyncio.to_thread(work)
@@ -106,6 +123,28 @@ class Reviews:
 
 def _names_of(kind: type[Any]) -> list[str]:
     return [field.encode_name for field in msgspec.structs.fields(kind)]
+
+
+def _step_of(review: Review, number: int | None) -> dict[str, Any]:
+    """What was undone or redone, for JSON."""
+    if number is None:
+        return {"decision": None}
+    kind, rows, others = review.rows_of(number)
+    now = {"now": review.state(rows[0], others[0])} if kind in PAIR_KINDS and rows and others else {}
+    return {"decision": number, "kind": kind, "rows": list(rows), "others": list(others), **now}
+
+
+def setting_aside(review: Review, decide: Callable[[], T]) -> tuple[T, list[int]]:
+    """Decide, and name the earlier decisions that the new ones contradict.
+
+    Returns:
+        What `decide` returns, and the numbers of the decisions that are set aside now and were not before.
+    Raises:
+        Refusal: a value is wrong.
+    """
+    before = set(review.rules.constraints.set_aside)
+    decided = checked(decide)
+    return decided, sorted(set(review.rules.constraints.set_aside) - before)
 
 
 def still_working(waiting: Waiting) -> Response:
