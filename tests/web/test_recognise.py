@@ -113,12 +113,12 @@ def test_the_keyboard_alone_recognises_and_compares(visit: Browse, url: str, por
                 break
         page.keyboard.press("Enter")
         title = page.locator("#compare-title")
-        assert title.inner_text().startswith("Hit 1 of 50")
+        title.filter(has_text="Hit 1 of 50").wait_for()
         page.keyboard.press("ArrowRight")
-        assert title.inner_text().startswith("Hit 2 of 50")
+        title.filter(has_text="Hit 2 of 50").wait_for()
         page.keyboard.press("Escape")
-        assert page.locator("dialog[open]").count() == 0
-        assert page.locator(":focus").get_attribute("aria-label") == "Compare with hit 2"
+        page.locator("dialog[open]").wait_for(state="detached")
+        page.locator("[aria-label='Compare with hit 2']:focus").wait_for()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
