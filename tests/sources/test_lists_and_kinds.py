@@ -148,6 +148,13 @@ def test_a_photo_that_is_missing_from_a_good_list_is_an_outcome(tmp_path: Path) 
     assert len(names(f"@{tmp_path}/list.txt")) == 12
 
 
+def test_a_list_that_names_the_folder_above_all_photos_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "a.jpg")
+    (tmp_path / "list.txt").write_text(f"{tmp_path / 'a.jpg'}\n/\n")
+    with raises(SourceError, "a list names / as a photo"):
+        scan([f"@{tmp_path / 'list.txt'}"])
+
+
 def test_an_archive_is_refused_with_words(tiny_engine: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "photos.tar", "w") as archive:
         info = tarfile.TarInfo("1.jpg")
