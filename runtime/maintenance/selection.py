@@ -86,12 +86,14 @@ def select_photos(paths: Iterable[bytes], names: Sequence[bytes]) -> Selection:
     Args:
         paths: exact paths, in scan order.
         names: names below the root; a name that ends in a slash means a folder.
+    Raises:
+        ConfigError: a name is that of one photo, and the text of another, which is not named by its bytes.
     """
     folders = {name.rstrip(b"/") + b"/" for name in names}
     files = {name for name in names if not name.endswith(b"/")}
     rows: list[int] = []
     matched: set[bytes] = set()  # names, folders with a slash
-    as_text: defaultdict[bytes, list[int]] = defaultdict(list)
+    as_text: defaultdict[bytes, list[tuple[int, bytes]]] = defaultdict(list)
     folder, above = b"", set[bytes]()
     for row, path in enumerate(paths):
         parent = path[: path.rfind(b"/") + 1]
@@ -105,10 +107,18 @@ def select_photos(paths: Iterable[bytes], names: Sequence[bytes]) -> Selection:
             text = stored_text(path)
             if text != path:
                 for name in files.intersection((text,)) | folders.intersection(_folders_of(text)):
-                    as_text[name].append(row)
-    for name, as_text_rows in as_text.items():
-        if name not in matched:
-            rows += as_text_rows
+                    as_text[name].append((row, path))
+    chosen = set(rows)
+    for name, alike in as_text.items():
+        depth = name.rstrip(b"/").count(b"/") + 1
+        others = {b"/".join(path.split(b"/")[:depth]) for row, path in alike if row not in chosen}
+        if len(others) + (name in matched) > 1:
+            raise ConfigError(
+                f"{name.decode()} may be any of these, which look alike: "
+                f"{', '.join(map(repr, sorted({*others, *([name] if name in matched else [])})))}. Nothing is removed. "
+                f"Name what is not UTF-8 by its bytes, in a list of --paths-from; the other can only be removed with it"
+            )
+        rows += [row for row, _ in alike]
     matched |= as_text.keys()
     missing = tuple(name for name in names if name not in matched and name.rstrip(b"/") + b"/" not in matched)
     return Selection(np.unique(np.array(rows, np.int64)), missing)

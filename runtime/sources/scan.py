@@ -92,7 +92,9 @@ def scan(
             f"Check the list, or whether a disk must be mounted"
         )
     if paths[0] == root:
-        raise SourceError(f"a list names {os.fsdecode(root)} as a photo; expected: one photo per line. Delete that line")
+        raise SourceError(
+            f"a list names {os.fsdecode(root)} as a photo; expected: one photo per line. Delete that line"
+        )
     cut = len(root) + (not root.endswith(b"/"))
     relative = [path[cut:] for path in paths[:limit]]
     disks = Disks(root, relative, walked=not listed, links=[*walk.links, *_sample(listed)])

@@ -36,7 +36,7 @@ PATHS = [
         ([b"P0/x/"], [2]),
         ([b"P00.jpg", b"q"], [3, 7]),
         ([b"P1/caf\xe9.jpg"], [4]),
-        ([b"P1/caf\\xe9.jpg"], [5]),  # an exact path takes precedence over its displayed text
+        ([b"P1/caf\\xe9.jpg", b"P1/caf\xe9.jpg"], [4, 5]),
         ([b"P\\xe9/d.jpg"], [6]),
         ([b"P\\xe9/"], [6]),
         ([b"P\xe9"], [6]),
@@ -47,6 +47,18 @@ def test_names_select_rows(names: list[bytes], rows: list[int]) -> None:
     selection = select_photos(PATHS, names)
     assert selection.rows.tolist() == rows
     assert selection.missing == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "alike"),
+    [
+        (b"P1/caf\\xe9.jpg", (rb"b'P1/caf\xe9.jpg'", rb"b'P1/caf\\xe9.jpg'")),
+        (b"Q\\xe9\\xe8/", (rb"b'Q\xe9\\xe8'", rb"b'Q\\xe9\xe8'")),
+    ],
+)
+def test_a_name_that_several_photos_show_is_refused(name: bytes, alike: tuple[bytes, ...]) -> None:
+    with raises(ConfigError, *(each.decode() for each in alike)):
+        select_photos([*PATHS, b"Q\\xe9\xe8/a.jpg", b"Q\xe9\\xe8/a.jpg"], [name])
 
 
 @pytest.mark.parametrize("name", [b"P", b"p0/", b"P0/a", b"a.jpg", b"q/", b"P00.jpg/", b"P0/*", b"P0/./a.jpg"])
