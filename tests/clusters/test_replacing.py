@@ -313,14 +313,15 @@ def test_an_error_names_the_folder_of_the_file(tmp_path: Path) -> None:
 
 def test_photos_of_one_name_need_few_looks_at_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cluster-00001").mkdir()
-    names, looks, look = _FreeNames(tmp_path), list[object](), os.path.lexists
-    monkeypatch.setattr(os.path, "lexists", lambda path: looks.append(path) or look(path))
-    taken: set[bytes] = set()
-    for _ in range(4):
-        names.begin_batch()
-        batch = [names.take(b"cluster-00001/1.jpg") for _ in range(100)]
-        for name in batch:
-            (tmp_path / os.fsdecode(name)).touch()
-        taken.update(batch)
+    looks, look, taken = list[object](), Tree.status, set[bytes]()
+    monkeypatch.setattr(Tree, "status", lambda folder, name: looks.append(name) or look(folder, name))
+    with Tree(tmp_path) as folder:
+        names = _FreeNames(folder)
+        for _ in range(4):
+            names.begin_batch()
+            batch = [names.take(b"cluster-00001/1.jpg") for _ in range(100)]
+            for name in batch:
+                (tmp_path / os.fsdecode(name)).touch()
+            taken.update(batch)
     assert len(taken) == 400
     assert len(looks) < 500
