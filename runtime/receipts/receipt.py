@@ -108,6 +108,7 @@ class Line:
         photo: path below `Kind.top`.
         seen: of the photo: inode, size in bytes and time of change in ns.
         original: of the photo: path below the root; None if it is that of `photo`.
+        digest: of a copied photo: its SHA-256.
         page: name of a file that facemill wrote itself.
         written: of the page: size in bytes and SHA-256.
         begun: name of such a file whose content is not known yet.
@@ -119,6 +120,7 @@ class Line:
     photo: str | None = None
     seen: tuple[int, int, int] | None = None
     original: str | None = None
+    digest: str | None = None
     page: str | None = None
     written: tuple[int, str] | None = None
     begun: str | None = None
@@ -148,6 +150,8 @@ class Receipt:
         marked: whether the folder has the mark of this kind.
         finished: whether the mark says that the folder was filled to the end.
         header: the first line; None if the run was killed, or its disk was full, before it was written.
+        written_ns: when its last line was written. A photo that came to its place before, and was touched since, has a
+            later time of its inode (ctime), which no program can set.
     """
 
     def __init__(self, path: Path, kind: Kind, folder: Tree | None = None) -> None:
@@ -165,6 +169,7 @@ class Receipt:
             try:
                 self.tree = folder or stack.enter_context(Tree(Path(os.path.realpath(path.parent))))
                 self._file = stack.enter_context(self.tree.open_own(path.name))
+                self.written_ns = os.fstat(self._file.fileno()).st_mtime_ns
                 mark = read_mark(self.tree)
                 self.marked = mark.get("kind") == kind.name
                 self.finished = self.marked and bool(mark.get("finished"))
