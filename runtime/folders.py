@@ -13,9 +13,10 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from .access import access_like
 from .errors import DiskFullError, FacemillError, OutputExistsError
 from .files import (
     TEMPORARY_SUFFIX,
@@ -25,7 +26,6 @@ from .files import (
     storage_error,
     sync_folder,
     temporary_path,
-    write_durable,
 )
 from .locks import Lock
 from .tree import Tree
@@ -52,10 +52,16 @@ def check_folder(path: Path, kind: str, entries: str, *, force: bool) -> None:
     check_parent(path, kind, other="another folder")
     if not os.path.lexists(path):
         return
-    _check_own(path, kind, entries)
+    _check_is_folder(path, kind)
     with Tree(Path(os.path.realpath(path))) as folder:
-        mark = read_mark(folder)
-    names = [name for name in os.listdir(path) if _final_name(name) != MARK]
+        _check_fillable(folder, path, kind, entries, force=force)
+
+
+def _check_fillable(folder: Tree, path: Path, kind: str, entries: str, *, force: bool) -> None:
+    """Check that the open folder of a path can be filled; see `check_folder`."""
+    names = [name for name in folder.entries() if _final_name(name) != MARK]
+    _check_names(path, names, kind, entries)
+    mark = read_mark(folder)
     if names and mark.get("kind") != kind:
         raise OutputExistsError(
             f"{path} holds {min(names)!r}, and facemill did not make it for {kind}. Name a new or empty folder"
@@ -72,42 +78,53 @@ def fill_folder(
     *,
     force: bool,
     like: Path | Sequence[Path] = (),
-    check: Callable[[Path], None] = lambda path: None,
-    clear: Callable[[Path], None],
-) -> Iterator[None]:
+    check: Callable[[Tree], None] = lambda folder: None,
+    clear: Callable[[Tree], None],
+) -> Iterator[Tree]:
     """Create or empty a folder, which the block fills. After a kill the next call empties it again.
+
+    The folder is opened once, under its lock. Everything is looked at, removed and written in the open folder, whatever
+    its path leads to by then; at the end its path must lead to it still.
 
     Args:
         path, kind, entries, force: see `check_folder`.
         like: the files from which the content is made; see `files.make_folder`.
         check: refuses a file that facemill did not write, before the mark says that the folder is unfinished.
         clear: empties the folder, apart from its mark; see `receipts.clear`.
+    Yields:
+        The open folder.
     Raises:
         OutputExistsError: see `check_folder`; or `check` or `clear` refuses.
         LockedError: another process fills the folder.
-        DiskFullError, StorageError: the folder cannot be filled.
+        DiskFullError, StorageError: the folder cannot be filled, or another one took its place.
     """
     check_folder(path, kind, entries, force=force)
+    with ExitStack() as stack:
+        with _naming(path, kind):
+            make_folder(path, like=like)
+            lock = stack.enter_context(Lock(path, f"another process is writing {path}", folder=True))
+            folder = stack.enter_context(Tree(lock.path, fd=lock.fileno()))
+            _check_fillable(folder, path, kind, entries, force=force)  # another process may have filled it
+            check(folder)
+            with suppress(DiskFullError):  # emptying the folder makes room for the mark
+                _write_mark(folder, kind, finished=False, like=like)
+            clear(folder)
+        _write_mark(folder, kind, finished=False, like=like)
+        yield folder
+        with _naming(path, kind):
+            folder.check_place()
+        _write_mark(folder, kind, finished=True, like=like)
+
+
+@contextmanager
+def _naming(path: Path, kind: str) -> Iterator[None]:
+    """Turn what the system refuses into an error that names the folder."""
     try:
-        make_folder(path, like=like)
-        lock = Lock(path, f"another process is writing {path}", folder=True)
+        yield
     except OSError as err:
         if isinstance(err, FacemillError):
             raise
         raise storage_error(err, f"the folder for {kind}", path) from err
-    with lock:
-        try:
-            check(path)
-            with suppress(DiskFullError):  # emptying the folder makes room for the mark
-                _write_mark(path, kind, finished=False, like=like)
-            clear(path)
-        except OSError as err:
-            if isinstance(err, FacemillError):
-                raise
-            raise storage_error(err, f"the folder for {kind}", path) from err
-        _write_mark(path, kind, finished=False, like=like)
-        yield
-        _write_mark(path, kind, finished=True, like=like)
 
 
 @contextmanager
@@ -136,34 +153,29 @@ def replace_folder(
     sources = [*([like] if isinstance(like, Path) else like), *([path] if path.exists() else [])]
     for folder in (path, temporary):
         if os.path.lexists(folder):
-            _check_own(folder, kind, f"{entries}|{_REPLACED}", links=False)
-    try:
-        with _lock_new_folder(temporary, sources, f"another process is writing {path}"):
-            try:
-                for leftover in temporary.iterdir():  # of a killed writer
-                    _remove(leftover)
-                yield temporary
-                sync_folder(temporary)
-                _take_place(temporary, path)
-            except BaseException:
-                with suppress(OSError):
-                    _remove(temporary)
-                raise
-    except OSError as err:
-        if isinstance(err, FacemillError):
+            _check_is_folder(folder, kind, links=False)
+            _check_names(folder, os.listdir(folder), kind, f"{entries}|{_REPLACED}")
+    with _naming(path, kind), _lock_new_folder(temporary, sources, f"another process is writing {path}"):
+        try:
+            for leftover in temporary.iterdir():  # of a killed writer
+                _remove(leftover)
+            yield temporary
+            sync_folder(temporary)
+            _take_place(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                _remove(temporary)
             raise
-        raise storage_error(err, f"the folder for {kind}", path) from err
 
 
-def _check_own(folder: Path, kind: str, entries: str, *, links: bool = True) -> None:
-    """Refuse a folder with a file that facemill did not write; temporary names count as the final ones."""
+def _check_is_folder(folder: Path, kind: str, *, links: bool = True) -> None:
     if not folder.is_dir() or (folder.is_symlink() and not links):
         raise OutputExistsError(f"{folder} is not a folder. Name another one for the {kind}")
-    foreign = [
-        name
-        for name in os.listdir(folder)
-        if _final_name(name) != MARK and not re.fullmatch(entries, _final_name(name))
-    ]
+
+
+def _check_names(folder: Path, names: Sequence[str], kind: str, entries: str) -> None:
+    """Refuse a folder with a file that facemill did not write; temporary names count as the final ones."""
+    foreign = [name for name in names if _final_name(name) != MARK and not re.fullmatch(entries, _final_name(name))]
     if foreign:
         raise OutputExistsError(
             f"{folder} holds {min(foreign)!r}, which facemill did not write for {kind}, and is not replaced. "
@@ -220,6 +232,14 @@ def read_mark(folder: Tree) -> dict[str, object]:
     return mark if isinstance(mark, dict) else {}
 
 
-def _write_mark(path: Path, kind: str, *, finished: bool, like: Path | Sequence[Path]) -> None:
+def _write_mark(folder: Tree, kind: str, *, finished: bool, like: Path | Sequence[Path]) -> None:
+    """Write the mark of an open folder durably.
+
+    Raises:
+        DiskFullError, StorageError: it cannot be written; the folder keeps the old mark.
+    """
     data = json.dumps({"kind": kind, "finished": finished}).encode()
-    write_durable(path / MARK, data, "the mark of the folder", like=like)
+    try:
+        folder.write(MARK, data, access_like([like] if isinstance(like, Path) else like))
+    except OSError as err:
+        raise storage_error(err, "the mark of the folder", folder.path / MARK) from err

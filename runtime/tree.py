@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import IO
 
 from .access import PRIVATE, Access
-from .files import sync_folder
+from .files import TEMPORARY_SUFFIX, sync_folder
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC  # a pipe must not make us wait
@@ -38,14 +38,17 @@ class Tree:
         path: the real path of the folder, for messages.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, fd: int | None = None) -> None:
         """Open a folder.
 
+        Args:
+            path: the folder.
+            fd: a descriptor of it, which stays open; None to open the path.
         Raises:
             OSError: there is no such folder, or it is a link.
         """
         self.path = Path(os.path.realpath(path.parent), path.name) if path.name else Path(os.path.realpath(path))
-        self._fd = os.open(self.path, _FOLDER)
+        self._fd = os.open(self.path, _FOLDER) if fd is None else os.dup(fd)
         self._folders = dict[str, int]()  # descriptors of the folders of the last names: most names share them
         self._made = dict[str, tuple[int, int]]()
 
@@ -164,6 +167,25 @@ class Tree:
             file.flush()
             os.fsync(fd)
 
+    def write(self, name: str, data: bytes, access: Access) -> None:
+        """Replace a small file durably, whatever had its name or its temporary name. No other process may write it.
+
+        Raises:
+            OSError: a folder has one of the names, a folder of the path was swapped, or the file cannot be written.
+        """
+        temporary = name + TEMPORARY_SUFFIX
+        self.unlink(temporary)  # a killed writer left it
+        try:
+            with self.new_file(temporary, access) as file:
+                file.write(data)
+            (last, folder), (temporary_last, _) = self._place(name), self._place(temporary)
+            os.replace(temporary_last, last, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError:  # a full disk needs the space
+            with suppress(OSError):
+                self.unlink(temporary)
+            raise
+        self.sync(os.path.dirname(name))
+
     def symlink(self, target: bytes, name: str) -> None:
         """Create a symbolic link to a path.
 
@@ -222,6 +244,16 @@ class Tree:
         with suppress(OSError):
             last, folder = self._place(name)
             os.rmdir(last, dir_fd=folder)
+            if name in self._folders:  # a new folder may get this name
+                os.close(self._folders.pop(name))
+
+    def entries(self) -> list[str]:
+        """The names that lie in the folder itself.
+
+        Raises:
+            OSError: it cannot be listed.
+        """
+        return os.listdir(self._fd)
 
     def names(self, folder: str) -> Iterator[str]:
         """Everything below one of its folders, as paths below that folder; nothing if it is missing.

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runtime import folders
+from runtime.access import Access, access_like
 from runtime.errors import ConfigError, DiskFullError, LockedError, OutputExistsError, StorageError
-from runtime.files import durable_file, synced_file, write_durable
+from runtime.files import durable_file, synced_file
 from runtime.folders import check_folder, fill_folder, replace_folder
+from runtime.tree import Tree
 from tests.support.errors import raises
 from tests.support.facemill_command import ROOT
 
 ENTRIES = r"thing-\d+"
 
 
-def clear(path: Path) -> None:
-    for entry in path.glob("thing-*"):
-        shutil.rmtree(entry)
+def clear(folder: Tree) -> None:
+    for name in reversed([name for name in folder.names(".") if name.startswith("thing-")]):
+        if name.endswith("/x"):
+            folder.unlink(name)
+        else:
+            folder.rmdir(name)
 
 
 def fill(path: Path, entries: int = 2, *, force: bool = False, fail: bool = False) -> None:
@@ -105,8 +113,8 @@ def test_a_mark_that_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> 
 def test_a_folder_that_is_refused_keeps_its_mark(tmp_path: Path) -> None:
     fill(tmp_path / "d")
 
-    def refuse(path: Path) -> None:
-        raise OutputExistsError(f"{path} holds a note")
+    def refuse(folder: Tree) -> None:
+        raise OutputExistsError(f"{folder.path} holds a note")
 
     with (
         raises(OutputExistsError, tmp_path / "d"),
@@ -121,16 +129,91 @@ def test_a_full_disk_is_emptied_before_the_mark_is_written(tmp_path: Path, monke
     """The disk has no room for the mark as long as the folder holds anything."""
     path = tmp_path / "d"
     fill(path)
-    write = write_durable
+    write = Tree.write
 
-    def write_if_empty(mark: Path, data: bytes, what: str, **options: Any) -> None:
+    def write_if_empty(folder: Tree, name: str, data: bytes, access: Access) -> None:
         if names(path) and b"false" in data:
-            raise DiskFullError(f"no space left for {mark}")
-        write(mark, data, what, **options)
+            raise OSError(errno.ENOSPC, "no space left")
+        write(folder, name, data, access)
 
-    monkeypatch.setattr("runtime.folders.write_durable", write_if_empty)
+    monkeypatch.setattr(Tree, "write", write_if_empty)
     fill(path, 1, force=True)
     assert names(path) == ["thing-0"]
+
+
+@pytest.mark.parametrize("instead", ["a link", "a folder"])
+@pytest.mark.parametrize("moment", ["check", "clear", "work", "mark"])
+def test_what_takes_the_place_of_a_folder_gets_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, instead: str
+) -> None:
+    """Whoever may write in the folder above can swap the folder at any time, also right before its last mark."""
+    path, other = tmp_path / "d", tmp_path / "other"
+    fill(path)
+    (other / "thing-0").mkdir(parents=True)
+    (other / ".facemill.json").write_text('{"kind": "things", "finished": true}')
+
+    def swap(now: str) -> None:
+        if now == moment:
+            path.rename(tmp_path / "away")
+            if instead == "a link":
+                path.symlink_to(other)
+            else:
+                other.rename(path)
+
+    def clear_then_swap(folder: Tree) -> None:
+        clear(folder)
+        swap("clear")
+
+    check_place = Tree.check_place
+
+    def check_then_swap(folder: Tree) -> None:
+        check_place(folder)
+        swap("mark")
+
+    monkeypatch.setattr(Tree, "check_place", check_then_swap)
+    with (
+        nullcontext() if moment == "mark" else raises(StorageError, "'d' is gone, is a link"),
+        fill_folder(
+            path, "things", ENTRIES, force=True, check=lambda folder: swap("check"), clear=clear_then_swap
+        ) as folder,
+    ):
+        folder.make_folder("thing-7", access_like([]))
+        swap("work")
+    assert sorted(os.listdir(path)) == [".facemill.json", "thing-0"]
+    assert (path / ".facemill.json").read_text() == '{"kind": "things", "finished": true}'
+    assert names(tmp_path / "away") == ["thing-7"]
+    assert (tmp_path / "away" / ".facemill.json").read_text() == json.dumps(
+        {"kind": "things", "finished": moment == "mark"}
+    )
+
+
+def test_a_folder_that_another_process_has_just_finished_is_not_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process ends between the first look and the lock."""
+    make = folders.make_folder
+
+    def finish_then_make(path: Path, **options: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(folders, "make_folder", make)
+            fill(path, 3)
+        make(path, **options)
+
+    monkeypatch.setattr(folders, "make_folder", finish_then_make)
+    with raises(OutputExistsError, "--force"):
+        fill(tmp_path / "d", 1)
+    assert len(names(tmp_path / "d")) == 3
+
+
+def test_a_link_in_the_place_of_the_mark_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / "d").mkdir()
+    for name in (".facemill.json", ".facemill.json.partial"):
+        (tmp_path / "d" / name).symlink_to(tmp_path / "victim")
+    fill(tmp_path / "d")
+    assert (tmp_path / "victim").read_text() == "mine"
+    assert not (tmp_path / "d" / ".facemill.json").is_symlink()
+    assert sorted(os.listdir(tmp_path / "d")) == [".facemill.json", "thing-0", "thing-1"]
 
 
 def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:

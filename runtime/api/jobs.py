@@ -269,6 +269,7 @@ def add(
     engine: PathLike | Engine | None = None,
     retry: bool = False,
     patterns: Patterns | None = None,
+    within: Sequence[PathLike] = (),
     segments: SegmentRules | None = None,
     listener: Listener | None = None,
     control: Control | None = None,
@@ -284,12 +285,14 @@ def add(
         engine: an engine file, if the engine that the file names is missing.
         retry: also embed again the photos that failed.
         patterns: names of files and folders to take and to leave out; None for the usual ones.
+        within: folders that no photo and no link may lead out of; none for no such limit.
         segments: limits of the segments of the run.
         listener: shows the progress; None logs it.
         control: pauses and stops the run; None for neither.
     Returns:
         The outcomes of the photos, and the size of the file.
     Raises:
+        AccessError: a photo or a link leads out of `within`.
         ContractError: the engine's embeddings cannot be stored in the file.
         SourceError: no photos were found, or a folder cannot be read.
         EngineError: an engine cannot be loaded or built.
@@ -309,6 +312,7 @@ def add(
         engine=given,
         retry=retry,
         patterns=patterns,
+        within=[os.fspath(folder) for folder in within],
         rules=segments,
         listener=listener,
         control=control,

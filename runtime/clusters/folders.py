@@ -20,6 +20,7 @@ from ..receipts.placing import Placed, placing_error
 from ..receipts.receipt import End, Line, header_of, new_receipt, write_lines
 from ..storage.derived import record_page, record_start
 from ..storage.file import EmbeddingFile
+from ..tree import Tree
 from .clusters import Clusters
 
 _ROWS_PER_READ = 10_000
@@ -84,12 +85,12 @@ def write_folders(
     """
     count = clusters.count_at_least(min_rows)
     header = header_of(CLUSTERS, embeddings, mode=mode)
-    with receipt_folder(path, CLUSTERS, force=force, like=embeddings.path):
+    with receipt_folder(path, CLUSTERS, force=force, like=embeddings.path) as folder:
         ready(os.lstat(path))
         record_start(embeddings, path)
         try:
-            with new_receipt(path, header, like=embeddings.path) as receipt:
-                names = _FreeNames(path)
+            with new_receipt(folder, header, like=embeddings.path) as receipt:
+                names = _FreeNames(folder)
                 counts = place_photos(
                     receipt,
                     embeddings,
@@ -137,9 +138,9 @@ def safe_name(name: bytes, row: int) -> bytes:
 class _FreeNames:
     """Finds free names: those of the batch are not in their folders yet."""
 
-    def __init__(self, top: Path) -> None:
-        self._top = os.fsencode(top)
-        self._ignores_case = os.path.lexists(top / MARK.upper())
+    def __init__(self, folder: Tree) -> None:
+        self._folder = folder
+        self._ignores_case = folder.status(MARK.upper()) is not None
         self._taken: set[str] = set()
         self._next: dict[str, int] = {}  # of names that were taken: the first number that may be free
 
@@ -160,7 +161,7 @@ class _FreeNames:
         return free
 
     def _is_free(self, path: bytes) -> bool:
-        return self._key(path) not in self._taken and not os.path.lexists(os.path.join(self._top, path))
+        return self._key(path) not in self._taken and self._folder.status(os.fsdecode(path)) is None
 
     def _key(self, path: bytes) -> str:
         return os.fsdecode(path).casefold() if self._ignores_case else os.fsdecode(path)

@@ -137,10 +137,10 @@ def write_folders(
     """
     new = not path.exists() or _was_new(path)
     header = _header(gallery, chosen, mode=mode, csv_safe=csv_safe, new=new)
-    with receipt_folder(path, KIND, force=force, like=gallery.path):
+    with receipt_folder(path, KIND, force=force, like=gallery.path) as folder:
         record_start(gallery, path)
         try:
-            with new_receipt(path, header, like=gallery.path) as receipt:
+            with new_receipt(folder, header, like=gallery.path) as receipt:
                 batches = _batches(gallery, rows, listener)
                 counts = place_photos(receipt, gallery, batches, mode=mode, top=PHOTOS)
                 written, missing, refused = (counts[kind] for kind in (Placed.WRITTEN, Placed.MISSING, Placed.REFUSED))
@@ -151,7 +151,7 @@ def write_folders(
         except OSError as err:
             problem = placing_error(err, "the folder of photos", path, mode)
             if isinstance(problem, ConfigError):  # the same command cannot succeed: leave nothing of it
-                with Receipt(path / RECEIPT, KIND) as begun:
+                with Receipt(path / RECEIPT, KIND, folder) as begun:
                     remove_written(begun)
             raise problem from err
     record_page(gallery, path)

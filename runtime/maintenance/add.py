@@ -82,6 +82,7 @@ def add(
     engine: Engine | None = None,
     retry: bool = False,
     patterns: Patterns | None = None,
+    within: Sequence[str] = (),
     rules: SegmentRules | None = None,
     listener: Listener | None = None,
     control: Control | None = None,
@@ -96,10 +97,12 @@ def add(
         engine: None for the engine that the file names.
         retry: also embed again the photos that failed.
         patterns: names of files and folders to take and to leave out; None for the usual ones.
+        within: folders that no photo and no link may lead out of; none for no such limit.
         rules: limits of the segments of the run.
         listener: shows the progress; None logs a line every five seconds.
         control: pauses and stops the run; None for neither.
     Raises:
+        AccessError: a photo or a link leads out of `within`.
         ContractError: the engine's embeddings cannot be stored in the file.
         EngineError, SourceError, StorageError: an engine, the inputs or the file cannot be used.
         Interrupted: the control stopped the run; the same call resumes it.
@@ -112,7 +115,7 @@ def add(
         addition.join()  # an interrupted addition may have completed its run
         request = _request(path, inputs, addition.output, engine, rules or SegmentRules())
         logger.info("looking for photos")
-        source = scan(inputs, max_bytes=request.limits.max_bytes, patterns=patterns)
+        source = scan(inputs, max_bytes=request.limits.max_bytes, patterns=patterns, within=within)
         listed = new = _without_known(path, source, retry=retry)
         while new.names:
             logger.info("%d of %d photos are new", len(new.names), len(source.names))

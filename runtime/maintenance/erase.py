@@ -1,6 +1,7 @@
 """Delete files that were made from an embedding file: indexes beside it, leftovers, pages that show photos.
 
-Only unchanged files of facemill are deleted. Files that a user has changed or replaced are kept and reported.
+Only unchanged files of facemill are deleted. Files that a user has changed or replaced are kept and reported. From a
+folder that stays, what its receipt proves to be unchanged is deleted: the copies of removed photos, and all pages.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from pathlib import Path
 
 from ..errors import UnfinishedError
 from ..files import is_temporary, sync_folder
-from ..receipts.whole import why_not_whole
+from ..receipts.receipt import RECEIPT
+from ..receipts.whole import IsRemoved, changed_parts, erase_parts, why_not_whole
 from ..sources.kinds import EXTENSIONS
 from ..storage.deletion import delete, is_renamed, renamed_remains
 from ..storage.derived import (
     Fingerprint,
     is_own_page,
     read_list,
+    record_page,
     take_fingerprint,
 )
 from ..storage.nearby import derived_nearby
@@ -28,6 +31,8 @@ from .unfinished import is_unfinished
 
 # Suffixes of files that facemill writes for people; it does not write files of other kinds.
 _PAGES = frozenset({".html", ".htm", ".csv", ".json", ".jsonl", ".parquet", ".npy"})
+_PARTLY = "Copies of removed photos and pages that nobody changed are erased from it"
+_PART_STAYS = "it shows a removed photo, or is a page, and was changed since facemill put it there"
 _PHOTOGRAPHS = frozenset(os.fsdecode(extension) for extension in EXTENSIONS)
 
 
@@ -42,6 +47,8 @@ class Derived:
         absent: recorded pages that are not where facemill wrote them; `kept` names them too.
         unreachable: recorded pages that cannot be looked at, each with the reason: their disk does not answer.
         copies: other embedding files into which rows were copied, or were to be copied.
+        partly: folders of `kept` from which removed photos and pages are erased, each with whether it is as facemill
+            wrote it.
     """
 
     beside: tuple[Path, ...]
@@ -50,6 +57,20 @@ class Derived:
     absent: tuple[Path, ...] = ()
     unreachable: tuple[tuple[Path, str], ...] = ()
     copies: tuple[Path, ...] = ()
+    partly: tuple[tuple[Path, bool], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What was deleted.
+
+    Attributes:
+        paths: files and folders.
+        parts: number of photos and pages that were erased from folders that stay.
+    """
+
+    paths: tuple[Path, ...]
+    parts: int
 
 
 def derived_from(
@@ -72,6 +93,7 @@ def derived_from(
         is_removed: whether a photo, by its path below the root, is removed. A folder with the last copy of another
             photo stays.
     """
+    removed_path = _by_path(root, is_removed)
     known = read_list(file)
     beside = derived_nearby(file, known.earlier)
     if only_runs:
@@ -84,6 +106,7 @@ def derived_from(
     if known.distrusted:
         kept.append((str(known.distrusted), "another user may have written this list of pages, so it was not followed"))
     pages: list[Path] = []
+    partly: list[tuple[Path, bool]] = []
     unreachable: list[tuple[Path, str]] = []
     written, missing = known.written, []
     for page in known.pages():
@@ -96,8 +119,12 @@ def derived_from(
             reason = (
                 "--keep-pages was given"
                 if keep_pages
-                else _reason_to_keep(page, written.get(page, ()), file, root, is_removed)
+                else _reason_to_keep(page, written.get(page, ()), file, root, removed_path)
             )
+            if reason and not keep_pages and _has_parts(page, file):
+                partly.append((page, take_fingerprint(page) in written.get(page, ())))
+                reason += f". {_PARTLY}"
+                kept += [(str(page / name), _PART_STAYS) for name in changed_parts(page, removed_path)]
         except OSError as err:
             if not keep_pages:
                 unreachable.append((page, err.strerror or str(err)))
@@ -110,7 +137,18 @@ def derived_from(
     gone = missing if absent is None else absent
     kept += [(str(page), "it is not there any more: if you moved it, delete it in its new place") for page in gone]
     copies = tuple(dict.fromkeys(Path(text) for text in (*known.copies, *known.elsewhere) if text.startswith("/")))
-    return Derived(tuple(beside), tuple(pages), tuple(kept), tuple(gone), tuple(unreachable), copies)
+    return Derived(tuple(beside), tuple(pages), tuple(kept), tuple(gone), tuple(unreachable), copies, tuple(partly))
+
+
+def _by_path(root: bytes, is_removed: Callable[[bytes], bool]) -> IsRemoved:
+    """Ask for a photo by its absolute path: the receipt of a folder may have another root than the file has now."""
+    top = os.path.join(root, b"")
+    return lambda path: path.startswith(top) and is_removed(path[len(top) :])
+
+
+def _has_parts(page: Path, file: Path) -> bool:
+    """Whether parts of a page that stays may be erased: it is a folder with a receipt, which this user wrote."""
+    return not page.is_symlink() and os.path.lexists(page / RECEIPT) and is_own_page(file, page)
 
 
 def _exists(page: Path) -> bool:
@@ -126,16 +164,28 @@ def _exists(page: Path) -> bool:
     return True
 
 
-def erase(file: Path, derived: Derived) -> tuple[Path, ...]:
+def erase(
+    file: Path, derived: Derived, root: bytes = b"", is_removed: Callable[[bytes], bool] = lambda name: False
+) -> Erased:
     """Delete derived files durably, and what killed commands left of copies. A failure does not stop it.
 
-    Returns:
-        What was deleted.
+    Args:
+        file, root, is_removed: see `derived_from`.
+        derived: what it found.
     Raises:
         UnfinishedError: something could not be deleted.
     """
     deleted = {**sweep_copies(derived.copies), **{path: delete(path) for path in (*derived.beside, *derived.pages)}}
-    reasons = {**dict(derived.unreachable), **deleted}
+    reasons, parts = {**dict(derived.unreachable), **deleted}, 0
+    for page, as_written in derived.partly:
+        try:
+            erased = erase_parts(page, _by_path(root, is_removed))
+        except OSError as err:
+            reasons[page] = f"photos in it cannot be erased: {err.strerror or err}"
+            continue
+        parts += erased
+        if erased and as_written:  # it still is as facemill wrote it, for the next removal
+            record_page(file, page)
     for folder in {file.parent, *(path.parent for path in deleted)}:
         try:
             sync_folder(folder)
@@ -150,11 +200,11 @@ def erase(file: Path, derived: Derived) -> tuple[Path, ...]:
             f"the photos are removed from {file}, but these may still show them and could not be deleted:\n{listed}\n"
             f"Fix that and run the same command again. To leave pages, lists and folders as they are: --keep-pages"
         )
-    return tuple(deleted)
+    return Erased(tuple(deleted), parts)
 
 
 def _reason_to_keep(
-    page: Path, fingerprints: tuple[Fingerprint, ...], file: Path, root: bytes, is_removed: Callable[[bytes], bool]
+    page: Path, fingerprints: tuple[Fingerprint, ...], file: Path, root: bytes, is_removed: IsRemoved
 ) -> str:
     """Why an existing recorded page must not be deleted; empty if it may be.
 

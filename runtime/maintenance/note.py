@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from ..errors import StorageError
 from ..files import is_trusted, sync_folder, write_durable
 from ..schema import convert, parse_json
+from .receipt import name_digest
 
 _MAX_BYTES = 1 << 30  # the digests of ten million names
 
@@ -63,6 +65,11 @@ class Note:
     keep_pages: bool
     key: str
     absent: tuple[str, ...] = ()
+
+    def removed_names(self) -> Callable[[bytes], bool]:
+        """Whether the removal is to remove a photo, by its path below the root."""
+        removed = frozenset(self.card.removed_hmac)
+        return lambda name: name_digest(self.key, name) in removed
 
 
 def note_path(file: Path) -> Path:

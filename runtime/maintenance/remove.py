@@ -322,9 +322,10 @@ class Removal:
             after = {"photographs_after": len(new.status), "embeddings_after": int(new.vector_counts.sum())}
         self._folder.clear()
         only_runs = not note.card.removed_photographs
-        absent, removed = [*map(Path, note.absent)], frozenset(note.card.removed_hmac)
+        absent, is_removed = [*map(Path, note.absent)], note.removed_names()
         deleted: dict[Path, None] = {}
         kept: dict[str, str] = {}
+        parts = 0
         for _ in range(_MOST_LOOKS):
             derived = derived_from(
                 self.file,
@@ -332,12 +333,13 @@ class Removal:
                 keep_pages=note.keep_pages,
                 absent=absent,
                 only_runs=only_runs,
-                is_removed=lambda name: name_digest(note.key, name) in removed,
+                is_removed=is_removed,
             )
-            paths = erase(self.file, derived)
-            deleted |= dict.fromkeys(paths)
+            erased = erase(self.file, derived, root, is_removed)
+            deleted |= dict.fromkeys(erased.paths)
             kept |= dict(derived.kept)
-            if not paths:  # look again after deleting: a writer may have renamed its temporary file meanwhile
+            parts += erased.parts
+            if not erased.paths:  # look again after deleting: a writer may have renamed its temporary file meanwhile
                 break
         forgotten = forget_missing(self.path)
         if not only_runs:
@@ -350,6 +352,7 @@ class Removal:
             **after,
             "sha256_after": sha256_of(self.path),
             "deleted": list(map(str, deleted)),
+            **({"erased_in_folders_that_stay": parts} if parts else {}),
             **({"faces_erased_from_decisions": forgotten} if forgotten else {}),
             "may_still_show": [{"path": path, "why": why} for path, why in (*kept.items(), *hard_links, *ignored)],
             "photographs": "not deleted: facemill deletes no photographs",
@@ -390,5 +393,4 @@ class Removal:
 
 def _holds(file: EmbeddingFile, note: Note) -> bool:
     """Whether a file has photos that an interrupted removal was to remove."""
-    removed = set(note.card.removed_hmac)
-    return any(name_digest(note.key, path) in removed for path in file.scanned_paths())
+    return any(map(note.removed_names(), file.scanned_paths()))

@@ -72,13 +72,13 @@ def write_sheets(
     shown = clusters.count_at_least(min_rows)
     sheets = list(_plan_sheets(clusters.sizes[:shown].tolist()))
     with (
-        receipt_folder(path, SHEETS, force=force, like=embeddings.path),
+        receipt_folder(path, SHEETS, force=force, like=embeddings.path) as folder,
         Reporter("sheets", len(sheets), unit="pages", listener=listener) as reporter,
     ):
         ready(os.lstat(path))
         record_start(embeddings, path)
         try:
-            with new_receipt(path, header_of(SHEETS, embeddings), like=embeddings.path) as receipt:
+            with new_receipt(folder, header_of(SHEETS, embeddings), like=embeddings.path) as receipt:
                 _fill(receipt, embeddings, clusters, sheets, shown, reporter)
         except OSError as err:
             if isinstance(err, FacemillError):

@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import FacemillError, OutputExistsError
-from ..files import TEMPORARY_SUFFIX, storage_error, sync_folder
+from ..files import TEMPORARY_SUFFIX, storage_error
 from ..folders import MARK, check_folder, fill_folder
-from ..tree import place_of
+from ..tree import Tree, place_of
 from .receipt import RECEIPT, STAGING, Kind, Line, Receipt
 from .states import Comparison, State, is_own, page_state
 
@@ -71,7 +71,7 @@ def remove_contents(receipt: Receipt) -> Contents:
     """
     receipt.end()  # a damaged receipt is refused before anything is removed
     contents = _contents(receipt, remove=True)
-    sync_folder(receipt.tree.path)
+    receipt.tree.sync()
     return contents
 
 
@@ -89,24 +89,28 @@ def check_receipt_folder(path: Path, kind: Kind, *, force: bool) -> None:
     """
     check_folder(path, kind.name, kind.all_entries, force=force)
     if os.path.lexists(path):
-        _check_replaceable(path, kind)
+        with _naming_folder(path, kind), Tree(Path(os.path.realpath(path))) as folder:
+            _refuse_what_stays(folder, path, kind)
 
 
 @contextmanager
-def receipt_folder(path: Path, kind: Kind, *, force: bool, like: Path) -> Iterator[None]:
+def receipt_folder(path: Path, kind: Kind, *, force: bool, like: Path) -> Iterator[Tree]:
     """Create a folder, or empty it by its receipt; the block fills it. After a kill the next call empties it again.
 
     Args:
         path, force, like: see `folders.fill_folder`.
         kind: its kind.
+    Yields:
+        The open folder; see `receipt.new_receipt`.
     Raises:
         ConfigError, OutputExistsError: see `check_receipt_folder`. Nothing was removed.
         LockedError: another process fills the folder.
         DiskFullError, StorageError: the folder cannot be filled.
     """
-    check, clear = partial(_check_replaceable, kind=kind), partial(_clear, kind=kind)
-    with fill_folder(path, kind.name, kind.all_entries, force=force, like=like, check=check, clear=clear):
-        yield
+    check, clear = partial(_check_replaceable, path=path, kind=kind), partial(_clear, path=path, kind=kind)
+    filling = fill_folder(path, kind.name, kind.all_entries, force=force, like=like, check=check, clear=clear)
+    with filling as folder:
+        yield folder
 
 
 @contextmanager
@@ -120,41 +124,41 @@ def _naming_folder(folder: Path, kind: Kind) -> Iterator[None]:
         raise storage_error(err, f"the folder for {kind.name}", place_of(err, folder)) from err
 
 
-def _clear(folder: Path, kind: Kind) -> None:
-    with _naming_folder(folder, kind):
-        if os.path.lexists(folder / RECEIPT):
-            with Receipt(folder / RECEIPT, kind) as receipt:
+def _clear(folder: Tree, path: Path, kind: Kind) -> None:
+    with _naming_folder(path, kind):
+        if folder.status(RECEIPT) is not None:
+            with Receipt(path / RECEIPT, kind, folder) as receipt:
                 remove_contents(receipt)
-                receipt.tree.unlink(RECEIPT)
+                folder.unlink(RECEIPT)
         left = _names_in(folder)
     if left:
         raise OutputExistsError(
-            f"{folder} holds {min(left)!r}, which came there while the folder was emptied. Move that away, then run "
-            f"the same command again"
+            f"{path} holds {min(left)!r}, which came there while the folder was emptied. Move that away, then "
+            f"run the same command again"
         )
 
 
-def _check_replaceable(folder: Path, kind: Kind) -> None:
-    with _naming_folder(folder, kind):
-        _refuse_what_stays(folder, kind)
+def _check_replaceable(folder: Tree, path: Path, kind: Kind) -> None:
+    with _naming_folder(path, kind):
+        _refuse_what_stays(folder, path, kind)
 
 
-def _refuse_what_stays(folder: Path, kind: Kind) -> None:
-    if not os.path.lexists(folder / RECEIPT):
+def _refuse_what_stays(folder: Tree, path: Path, kind: Kind) -> None:
+    if folder.status(RECEIPT) is None:
         names = _names_in(folder)
         if names:
             raise OutputExistsError(
-                f"{folder} holds {min(names)!r} and no {RECEIPT}, by which facemill knows what it wrote there. Look at "
-                f"the {kind.name}, delete them yourself, or name another folder"
+                f"{path} holds {min(names)!r} and no {RECEIPT}, by which facemill knows what it wrote there. "
+                f"Look at the {kind.name}, delete them yourself, or name another folder"
             )
         return
-    with Receipt(folder / RECEIPT, kind) as receipt:
+    with Receipt(path / RECEIPT, kind, folder) as receipt:
         contents = check_contents(receipt)
-        _refuse(folder, {_FOREIGN: _foreign(receipt), _CHANGED: contents.changed, _LAST: contents.last})
+        _refuse(path, {_FOREIGN: _foreign(receipt), _CHANGED: contents.changed, _LAST: contents.last})
 
 
-def _names_in(folder: Path) -> list[str]:
-    return [name for name in os.listdir(folder) if name.removesuffix(TEMPORARY_SUFFIX) != MARK]
+def _names_in(folder: Tree) -> list[str]:
+    return [name for name in folder.entries() if name.removesuffix(TEMPORARY_SUFFIX) != MARK]
 
 
 def _refuse(folder: Path, reasons: dict[str, list[str]]) -> None:

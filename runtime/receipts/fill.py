@@ -65,7 +65,7 @@ def place_photos(
             counts[outcome] += 1
             if outcome is Placed.WRITTEN:
                 staged.append((number, free_name(name)))
-                lines.append(_photo_line(tree, number, photo, staged[-1][1]))
+                lines.append(_photo_line(tree, number, photo, staged[-1][1], copied=mode == "copy"))
         parents = dict.fromkeys(parent for _, name in staged for parent in _parents(name) if parent not in made)
         write_lines(receipt, [*(Line(folder=os.fsdecode(parent)) for parent in parents), *lines])
         for parent in parents:
@@ -133,12 +133,21 @@ def listed_file(name: str, receipt: NewReceipt, *, like: Path) -> Iterator[IO[by
     receipt.tree.sync()
 
 
-def _photo_line(tree: Tree, number: int, photo: bytes, name: bytes) -> Line:
-    status = tree.status(f"{STAGING}/{number}")
+def _photo_line(tree: Tree, number: int, photo: bytes, name: bytes, *, copied: bool) -> Line:
+    staged = f"{STAGING}/{number}"
+    status = tree.status(staged)
     if status is None:
         raise swapped(STAGING)
-    seen = (status.st_ino, status.st_size, status.st_mtime_ns)
-    return Line(photo=os.fsdecode(name), seen=seen, original=None if photo == name else os.fsdecode(photo))
+    digest = None
+    if copied:
+        with tree.open_regular(staged) as file:
+            digest = digest_of(file)[1]
+    return Line(
+        photo=os.fsdecode(name),
+        seen=(status.st_ino, status.st_size, status.st_mtime_ns),
+        original=None if photo == name else os.fsdecode(photo),
+        digest=digest,
+    )
 
 
 def _parents(name: bytes) -> Iterator[bytes]:

@@ -18,10 +18,10 @@ from typing import IO, Any, Final, Literal, TypeVar, cast
 from .. import __version__
 from ..access import access_like
 from ..errors import ConfigError
-from ..folders import MARK, read_mark
+from ..folders import read_mark
 from ..storage.file import EmbeddingFile
 from ..storage.layout import is_relative
-from ..tree import Tree, swapped
+from ..tree import Tree
 
 RECEIPT: Final = "receipt.jsonl"
 STAGING: Final = "photos.partial"  # photos that are not in their places yet, under numbers
@@ -108,6 +108,7 @@ class Line:
         photo: path below `Kind.top`.
         seen: of the photo: inode, size in bytes and time of change in ns.
         original: of the photo: path below the root; None if it is that of `photo`.
+        digest: of a copied photo: its SHA-256.
         page: name of a file that facemill wrote itself.
         written: of the page: size in bytes and SHA-256.
         begun: name of such a file whose content is not known yet.
@@ -119,6 +120,7 @@ class Line:
     photo: str | None = None
     seen: tuple[int, int, int] | None = None
     original: str | None = None
+    digest: str | None = None
     page: str | None = None
     written: tuple[int, str] | None = None
     begun: str | None = None
@@ -148,19 +150,26 @@ class Receipt:
         marked: whether the folder has the mark of this kind.
         finished: whether the mark says that the folder was filled to the end.
         header: the first line; None if the run was killed, or its disk was full, before it was written.
+        written_ns: when its last line was written. A photo that came to its place before, and was touched since, has a
+            later time of its inode (ctime), which no program can set.
     """
 
-    def __init__(self, path: Path, kind: Kind) -> None:
+    def __init__(self, path: Path, kind: Kind, folder: Tree | None = None) -> None:
         """Open a receipt. No link is followed, and it must be a regular file of this user.
 
+        Args:
+            path: the receipt.
+            kind: the kind of its folder.
+            folder: its folder, if that is open, which stays open.
         Raises:
             ConfigError: it is no receipt of a folder of this kind.
         """
         self.path, self.kind = path, kind
         with ExitStack() as stack:
             try:
-                self.tree = stack.enter_context(Tree(Path(os.path.realpath(path.parent))))
+                self.tree = folder or stack.enter_context(Tree(Path(os.path.realpath(path.parent))))
                 self._file = stack.enter_context(self.tree.open_own(path.name))
+                self.written_ns = os.fstat(self._file.fileno()).st_mtime_ns
                 mark = read_mark(self.tree)
                 self.marked = mark.get("kind") == kind.name
                 self.finished = self.marked and bool(mark.get("finished"))
@@ -259,26 +268,21 @@ def header_of(kind: Kind, gallery: EmbeddingFile, *, mode: str | None = None) ->
 
 
 @contextmanager
-def new_receipt(folder: Path, header: Header, *, like: Path) -> Iterator[NewReceipt]:
+def new_receipt(folder: Tree, header: Header, *, like: Path) -> Iterator[NewReceipt]:
     """Begin the receipt of a folder that `folders.fill_folder` has emptied. Its name and header are on the disk.
 
     Args:
-        folder: the folder, which may be reached by links.
+        folder: the open folder.
         header: the first line.
         like: the embedding file; see `access.access_like`.
     Raises:
-        NotADirectoryError: another folder is in its place, now or at the end of the block.
         OSError: the receipt cannot be written.
     """
-    with Tree(Path(os.path.realpath(folder))) as tree:
-        if tree.status(MARK) is None:
-            raise swapped(tree.path.name)
-        with tree.new_file(RECEIPT, access_like([like])) as file:
-            receipt = NewReceipt(tree, file)
-            write_lines(receipt, [header])
-            tree.sync()
-            yield receipt
-        tree.check_place()
+    with folder.new_file(RECEIPT, access_like([like])) as file:
+        receipt = NewReceipt(folder, file)
+        write_lines(receipt, [header])
+        folder.sync()
+        yield receipt
 
 
 def write_lines(receipt: NewReceipt, lines: Iterable[Header | Line]) -> None:

@@ -91,6 +91,10 @@ class Comparison:
             return self._link(status)
         if (status.st_size, status.st_mtime_ns) != line.seen[1:]:
             return State.CHANGED
+        if line.digest is not None and not (same and self._is_untouched(status)):
+            with self.receipt.tree.open_regular(name) as copy:
+                if digest_of(copy)[1] != line.digest:
+                    return State.CHANGED
         if self._mode != "symlink" and not self._is_copied(name, status, line.original or line.photo):
             return State.LAST
         return State.OURS
@@ -171,11 +175,17 @@ class Comparison:
                     inodes.append(status.st_ino)
         return inodes
 
+    def _is_untouched(self, status: os.stat_result) -> bool:
+        """Whether a file is as it was when the receipt was written: an edit can keep its size and time of change, but
+        not the time of its inode. False where nobody can tell: in a copy of the folder, and after `chmod`.
+        """
+        return status.st_ctime_ns < self.receipt.written_ns
+
     def _is_copied(self, name: str, status: os.stat_result, original: str, *, whole: bool = True) -> bool:
         """Whether the original of a copy is there: another file with the same content, or with `whole` unset more.
 
-        Size and time of change tell it, as the copy has both from its original. If the time differs, the content is
-        compared.
+        Size and time of change tell it, as the copy has both from its original. If the time differs, or the original
+        was touched since it was copied, the content is compared.
         """
         if self._originals is None:
             return False
@@ -185,7 +195,8 @@ class Comparison:
                 return False
             if there.st_size != status.st_size and (whole or there.st_size < status.st_size):
                 return False
-            if (there.st_size, there.st_mtime_ns) == (status.st_size, status.st_mtime_ns):
+            same = (there.st_size, there.st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+            if same and self._is_untouched(there):
                 return True
             with self._originals.open_regular(original) as photo, self.receipt.tree.open_regular(name) as copy:
                 return _begins_with(photo, copy, holes=not whole)

@@ -13,7 +13,6 @@ from typing import Any
 from ..api.jobs import add, remove
 from ..errors import AccessError, LockedError, RequestError
 from ..interrupt import RunControl
-from ..sources.scan import scan
 from .open_files import OpenFile
 from .problems import Refusal
 from .settings import path_below
@@ -102,14 +101,15 @@ class FileChanges:
         Returns:
             What was added, for JSON.
         Raises:
-            AccessError: a photo is outside the roots.
+            AccessError: a photo is outside the roots, or a link leads out of them.
             Refusal, FacemillError: the photos cannot be added.
         """
 
         def work() -> dict[str, Any]:
             paths = [os.fspath(self._path_below(name)) for name in photos]
-            self._check_links(paths)
-            return {"file": file.name, **add(file.path, paths, retry=retry, control=self._control).to_dict()}
+            within = [os.path.realpath(root) for root in self._roots]
+            added = add(file.path, paths, retry=retry, within=within, control=self._control)
+            return {"file": file.name, **added.to_dict()}
 
         return await self._once(file, ("add", file.name, tuple(photos), retry), work, client, key)
 
@@ -161,19 +161,6 @@ class FileChanges:
             where = "no folder of photos is open" if not self._roots else "it is outside the folders of --photos"
             raise AccessError(f"{name!r:.200} cannot be read: {where}, or it does not exist")
         return path
-
-    def _check_links(self, paths: Sequence[str]) -> None:
-        """Refuse photos below the paths whose links lead out of the roots."""
-        source = scan(paths)
-        folders: dict[bytes, bool] = {}
-        for name in source.names:
-            path = os.path.join(source.root, name)
-            folder = os.path.dirname(path)
-            if folder not in folders:
-                folders[folder] = path_below(self._roots, os.fsdecode(folder)) is not None
-            leads_out = os.path.islink(path) and path_below(self._roots, os.fsdecode(path)) is None
-            if leads_out or not folders[folder]:
-                raise AccessError(f"{os.fsdecode(name)!r:.200} is a link that leads out of the folders of --photos")
 
 
 def _work_and_open(file: OpenFile, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -104,6 +105,60 @@ def test_an_edited_copy_and_an_exchanged_link_are_not_removed(file: Path, tmp_pa
     link.unlink()
     link.symlink_to(tmp_path)
     assert_refused(file, "symlink", "cluster-00002/3.jpg")
+
+
+def edit_unseen(path: Path) -> None:
+    """Change the content of a file, and neither its size nor the time of its content."""
+    status = path.stat()
+    with path.open("r+b") as file:
+        first = file.read(1)
+        file.seek(0)
+        file.write(bytes([first[0] ^ 1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+
+
+def test_an_edited_copy_of_the_same_size_and_time_is_not_removed(file: Path) -> None:
+    folder = fill(file, "copy")
+    edit_unseen(folder / "cluster-00001" / "1.jpg")
+    before = tree(folder)
+    with raises(OutputExistsError, "'cluster-00001/1.jpg', which was changed"):
+        fill(file, "copy", force=True)
+    assert tree(folder) == before
+
+
+def test_a_copy_is_the_last_one_if_its_original_was_edited_and_has_the_same_size_and_time(file: Path) -> None:
+    folder = fill(file, "copy")
+    edit_unseen(file.parent / "photos" / "a" / "1.jpg")
+    before = tree(folder)
+    with raises(OutputExistsError, "'cluster-00001/1.jpg', whose original"):
+        fill(file, "copy", force=True)
+    assert tree(folder) == before
+
+
+def test_copies_and_originals_that_were_touched_and_not_edited_are_replaced(file: Path) -> None:
+    """Other permissions and another name change the time of the inode."""
+    folder = fill(file, "copy")
+    for photo in file.parent.rglob("*.jpg"):
+        photo.chmod(0o640)
+    os.link(folder / "cluster-00001" / "1.jpg", file.parent / "kept.jpg")
+    fill(file, "copy", [0] * 4, force=True)
+    assert len(os.listdir(folder / "cluster-00001")) == 4
+
+
+def test_copies_that_nobody_touched_are_not_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fill(file, "copy")
+    time.sleep(0.02)  # the clock of the inodes
+    os.utime(folder / "receipt.jsonl")
+    read, open_regular = list[str](), Tree.open_regular
+    monkeypatch.setattr(Tree, "open_regular", lambda tree, name: read.append(name) or open_regular(tree, name))
+    with raises(OutputExistsError, "--force"):
+        check_folders(folder, force=False)
+    check_folders(folder, force=True)
+    assert set(read) == {".facemill.json", "receipt.jsonl"}
+    (folder / "cluster-00001" / "1.jpg").chmod(0o640)
+    check_folders(folder, force=True)
+    assert "cluster-00001/1.jpg" in read
 
 
 @pytest.mark.parametrize("mode", ["hardlink", "copy"])
@@ -313,14 +368,15 @@ def test_an_error_names_the_folder_of_the_file(tmp_path: Path) -> None:
 
 def test_photos_of_one_name_need_few_looks_at_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cluster-00001").mkdir()
-    names, looks, look = _FreeNames(tmp_path), list[object](), os.path.lexists
-    monkeypatch.setattr(os.path, "lexists", lambda path: looks.append(path) or look(path))
-    taken: set[bytes] = set()
-    for _ in range(4):
-        names.begin_batch()
-        batch = [names.take(b"cluster-00001/1.jpg") for _ in range(100)]
-        for name in batch:
-            (tmp_path / os.fsdecode(name)).touch()
-        taken.update(batch)
+    looks, look, taken = list[object](), Tree.status, set[bytes]()
+    monkeypatch.setattr(Tree, "status", lambda folder, name: looks.append(name) or look(folder, name))
+    with Tree(tmp_path) as folder:
+        names = _FreeNames(folder)
+        for _ in range(4):
+            names.begin_batch()
+            batch = [names.take(b"cluster-00001/1.jpg") for _ in range(100)]
+            for name in batch:
+                (tmp_path / os.fsdecode(name)).touch()
+            taken.update(batch)
     assert len(taken) == 400
     assert len(looks) < 500

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from runtime.clusters.clusters import number_clusters
 from runtime.clusters.folders import write_folders
 from runtime.storage.file import EmbeddingFile
+from runtime.tree import Tree
 from tests.support.clustered_files import people_rows, write_file, write_photos
 from tests.support.facemill_command import facemill as run
 
@@ -67,7 +70,7 @@ def test_the_last_copies_of_the_removed_person_go(file: Path, mode: str) -> None
 def test_the_last_copies_of_other_people_stay_and_are_named(file: Path, mode: str) -> None:
     shutil.rmtree(fill(file, mode) / "b")
     said = remove(file)
-    assert "3.jpg" in photos_in(file.parent / "out")
+    assert photos_in(file.parent / "out") == {"3.jpg", "4.jpg"}  # and nothing of the removed person
     assert str(file.parent / "out") in said
     assert "3.jpg" in said
     assert "its original is gone" in said
@@ -94,3 +97,110 @@ def test_in_a_copy_of_everything_the_copied_folder_goes(file: Path, tmp_path: Pa
     remove(tmp_path / "copy" / file.name)
     assert not (tmp_path / "copy" / "out").exists()
     assert (file.parent / "out").exists()
+
+
+def erased(file: Path) -> int:
+    """How many photos and pages the last receipt counts in folders that stay."""
+    receipt = max(file.parent.glob("*.removed-*.json"), key=os.path.getmtime)
+    return int(json.loads(receipt.read_text()).get("erased_in_folders_that_stay", 0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["symlink", "hardlink", "copy"])
+@pytest.mark.parametrize("originals", ["there", "deleted"])
+def test_the_person_goes_from_a_folder_into_which_a_user_put_a_file(file: Path, mode: str, originals: str) -> None:
+    top = fill(file, mode)
+    if originals == "deleted":
+        shutil.rmtree(top / "a")
+    note = file.parent / "out" / "cluster-00001" / "note.jpg"
+    note.write_text("mine")
+    said = remove(file)
+    assert photos_in(file.parent / "out") == {"note.jpg", "3.jpg", "4.jpg"}
+    assert note.read_text() == "mine"
+    assert f"{file.parent / 'out'}" in said
+    assert erased(file) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["hardlink", "copy"])
+def test_an_edited_photo_of_the_removed_person_stays_and_is_named(file: Path, mode: str) -> None:
+    """Also one that kept its size and time, and a last hard link that was edited in place."""
+    shutil.rmtree(fill(file, mode) / "a")
+    edited = file.parent / "out" / "cluster-00001" / "1.jpg"
+    status = edited.stat()
+    edited.write_bytes(bytes(status.st_size) if mode == "copy" else b"edited")
+    if mode == "copy":
+        os.utime(edited, ns=(status.st_atime_ns, status.st_mtime_ns))
+        (file.parent / "out" / "note.txt").write_text("mine")
+    said = remove(file)
+    assert photos_in(file.parent / "out") == {"1.jpg", "3.jpg", "4.jpg"}
+    assert str(edited) in said
+    assert erased(file) == 1
+
+
+@pytest.mark.slow
+def test_what_is_left_of_a_folder_goes_with_the_next_person(file: Path) -> None:
+    """It is as facemill left it, so that it does not count as changed."""
+    shutil.rmtree(fill(file, "copy") / "b")
+    remove(file)
+    assert erased(file) == 2
+    result = run("remove", file, "--path", "b/", "--yes")
+    assert result.returncode == 0, result.stderr
+    assert not (file.parent / "out").exists()
+
+
+@pytest.mark.slow
+def test_names_below_another_root_are_no_names_of_the_file(file: Path) -> None:
+    """`add` can give the file a root above that of the folder, where `a/1.jpg` is somebody else's."""
+    originals = fill(file, "copy")
+    shutil.rmtree(originals)
+    receipt = file.parent / "out" / "receipt.jsonl"
+    header, *lines = receipt.read_text().splitlines(keepends=True)
+    below = json.dumps({**json.loads(header), "root": str(originals / "below")}) + "\n"
+    receipt.write_text("".join([below, *lines]))
+    assert str(file.parent / "out") in remove(file)
+    assert photos_in(file.parent / "out") == {"1.jpg", "2.jpg", "3.jpg", "4.jpg"}
+    assert erased(file) == 0
+
+
+@pytest.mark.slow
+def test_pages_that_nobody_changed_go_from_a_folder_that_stays(file: Path) -> None:
+    result = run("cluster", file, "--threshold", 0.4, "--no-column", "--sheets", file.parent / "sheets")
+    assert result.returncode == 0, result.stderr
+    index = file.parent / "sheets" / "index.html"
+    index.write_bytes(index.read_bytes() + b"<!-- mine -->")
+    said = remove(file)
+    assert [path.name for path in (file.parent / "sheets").glob("*.html")] == ["index.html"]
+    assert str(index) in said
+    assert erased(file) >= 1
+
+
+@pytest.mark.slow
+def test_keep_pages_keeps_every_copy(file: Path) -> None:
+    fill(file, "copy")
+    (file.parent / "out" / "note.txt").write_text("mine")
+    assert run("remove", file, "--path", "a/", "--yes", "--keep-pages").returncode == 0
+    assert photos_in(file.parent / "out") == {"1.jpg", "2.jpg", "3.jpg", "4.jpg"}
+
+
+@pytest.mark.slow
+def test_a_copy_that_cannot_be_erased_leaves_the_removal_unfinished(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(file, "copy")
+    (file.parent / "out" / "note.txt").write_text("mine")
+    unlink = Tree.unlink
+
+    def refuse(tree: Tree, name: str) -> None:
+        if name.endswith("2.jpg"):
+            raise OSError(errno.EIO, "the disk does not answer")
+        unlink(tree, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tree, "unlink", refuse)
+        result = run("remove", file, "--path", "a/", "--yes")
+    assert result.returncode == 3
+    assert "the disk does not answer" in result.stderr
+    assert photos_in(file.parent / "out") == {"2.jpg", "3.jpg", "4.jpg"}
+    remove(file)
+    assert photos_in(file.parent / "out") == {"3.jpg", "4.jpg"}

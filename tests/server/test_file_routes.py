@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,25 @@ def test_added_and_removed_photos_are_seen_by_the_next_search(client: Client, ow
 
 
 @pytest.mark.slow
+def test_a_folder_is_searched_once(client: Client, own: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    path, new = own
+    seen, scandir = list[str](), os.scandir
+
+    def count(folder: Any = ".") -> Any:
+        seen.append(os.fsdecode(folder) if not isinstance(folder, int) else "")
+        return scandir(folder)
+
+    async def check() -> None:
+        async with client(files=(path,), roots=(new,)) as http:
+            monkeypatch.setattr(os, "scandir", count)
+            response = await http.post("/api/v1/files/people/add", json={"photos": ["."]})
+            assert (response.status_code, response.json()["added"]) == (200, 2), response.text
+
+    asyncio.run(check())
+    assert seen.count(str(new)) == 1
+
+
+@pytest.mark.slow
 def test_photos_outside_the_roots_are_not_read(client: Client, own: tuple[Path, Path], tmp_path: Path) -> None:
     path, new = own
     outside = tmp_path / "outside"
@@ -94,6 +114,7 @@ def test_photos_outside_the_roots_are_not_read(client: Client, own: tuple[Path, 
             for name in (str(outside), "../outside", "/etc", ".", "link.png", str(linked), "folder", "@list.txt", "no"):
                 response = await http.post("/api/v1/files/people/add", json={"photos": [name]})
                 assert (response.status_code, response.json()["code"]) == (403, "E-ACCESS"), name
+                assert name == str(outside) or str(outside) not in response.text, name  # where a link leads to
         async with client(files=(path,)) as http:
             response = await http.post("/api/v1/files/people/add", json={"photos": [str(new)]})
             assert response.status_code == 403

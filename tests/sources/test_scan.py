@@ -67,8 +67,9 @@ def test_no_link_leads_out_of_the_folders_of_a_limit(tmp_path: Path) -> None:
         ("a/deep", tmp_path),
     ):
         (root / name).symlink_to(target)
-        with raises(AccessError, root / name, target):
+        with raises(AccessError, root / name, f"below {root}") as caught:
             scan([str(root)], within=within)
+        assert f"to {target}" not in str(caught.value)  # a client of the server may not know it
         assert len(scan([str(root)], within=[str(tmp_path)]).names) >= 3
         (root / name).unlink()
     with raises(AccessError, outside):
