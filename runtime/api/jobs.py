@@ -22,7 +22,8 @@ from ..interrupt import Control
 from ..maintenance import add as adding
 from ..maintenance.add import Added
 from ..maintenance.receipt import Receipt
-from ..maintenance.remove import Removal, RemovalPlan
+from ..maintenance.removal_plan import RemovalPlan, unknown_names
+from ..maintenance.remove import Removal
 from ..pipeline import run as running
 from ..pipeline.contract import fit_limit_of, landmarks_of
 from ..pipeline.plan import resumed_contract
@@ -36,13 +37,10 @@ from ..storage.contract import EmbeddingContract
 from ..storage.file import EmbeddingFile
 from ..storage.outcomes import NOT_EMBEDDED, PhotoOutcome, read_outcomes
 from ..storage.segments import SegmentRules
-from ..text import printable
 
 PathLike = str | os.PathLike[str]
 
 logger = logging.getLogger(__name__)
-
-_MAX_EXAMPLES = 10  # names that an error lists
 
 
 def open(file: PathLike) -> EmbeddingFile:
@@ -374,7 +372,7 @@ def remove(
         if plan.missing and not ignore_missing:
             earlier = removal.find_earlier(plan.missing, receipt_path)
             if not earlier:
-                raise _unknown_names(Path(file), plan.missing, plan.root)
+                raise unknown_names(plan)
             logger.info("removed before, on %s: %s", earlier["begun_utc"], earlier["receipt"])
             facts = facts or earlier
         if not plan.is_empty:
@@ -382,13 +380,3 @@ def remove(
                 return None
             facts = removal.erase(plan, asked, receipt=receipt_path, keep_pages=keep_pages, name_paths=name_paths)
         return Receipt.of(facts) if facts else None
-
-
-def _unknown_names(file: Path, missing: Sequence[bytes], root: bytes) -> ConfigError:
-    listed = "\n".join(f"  {printable(os.fsdecode(name))}" for name in missing[:_MAX_EXAMPLES])
-    more = f"\n  and {len(missing) - _MAX_EXAMPLES:,} more" if len(missing) > _MAX_EXAMPLES else ""
-    return ConfigError(
-        f"{len(missing):,} names are not in {file}, and nothing was removed:\n{listed}{more}\n"
-        f"expected: photos or folders below {printable(os.fsdecode(root))}, as its /outcomes/path names them. To "
-        f"ignore missing names: --ignore-missing"
-    )

@@ -17,7 +17,7 @@ from .common import handle_errors, print_summary, setup_logging
 
 if TYPE_CHECKING:
     from ..maintenance.receipt import Receipt
-    from ..maintenance.remove import RemovalPlan
+    from ..maintenance.removal_plan import RemovalPlan
 
 
 @click.command(name="remove")

@@ -18,14 +18,9 @@ from ..receipts.receipt import RECEIPT
 from ..receipts.whole import IsRemoved, changed_parts, erase_parts, why_not_whole
 from ..sources.kinds import EXTENSIONS
 from ..storage.deletion import delete, is_renamed, renamed_remains
-from ..storage.derived import (
-    Fingerprint,
-    is_own_page,
-    read_list,
-    record_page,
-    take_fingerprint,
-)
-from ..storage.nearby import derived_nearby
+from ..storage.derived import is_own_page, record_page, take_fingerprint
+from ..storage.nearby import derived_nearby, identity_of, is_index_of_others
+from ..storage.pagelist import Fingerprint, read_list
 from .copies import sweep_copies
 from .unfinished import is_unfinished
 
@@ -79,7 +74,7 @@ def derived_from(
     *,
     keep_pages: bool = False,
     absent: Sequence[Path] | None = None,
-    only_runs: bool = False,
+    rows_stay: bool = False,
     is_removed: Callable[[bytes], bool] = lambda name: False,
 ) -> Derived:
     """Find all files that were made from a file, beside its given name and its real path.
@@ -89,27 +84,30 @@ def derived_from(
         root: the folder of its photos, which are never deleted.
         keep_pages: keep all recorded pages.
         absent: pages that were not where facemill wrote them before a removal deleted any; None to look now.
-        only_runs: find only the unfinished runs: no page and no index was made from their photos.
+        rows_stay: no row is removed from the file. Find only unfinished runs, and what was made from rows that it had
+            before another file replaced it, as `process --force` does.
         is_removed: whether a photo, by its path below the root, is removed. A folder with the last copy of another
             photo stays.
     """
     removed_path = _by_path(root, is_removed)
     known = read_list(file)
     beside = derived_nearby(file, known.earlier)
-    if only_runs:
-        return Derived(tuple(path for path in beside if is_unfinished(path, file)))
+    recorded, elsewhere = known.pages(), known.elsewhere
+    if rows_stay:
+        identity = identity_of(file)
+        beside = [path for path in beside if is_unfinished(path, file) or is_index_of_others(path, file, identity)]
+        recorded = [page for page in recorded if known.is_of_others(page, identity)]
+        elsewhere = tuple(place for place in elsewhere if known.is_of_others(place, identity))
     links = [path for path in beside if path.is_symlink() and path.exists()]
     kept = [(os.path.realpath(link), f"the link {link} led to it") for link in links]
-    kept += [
-        (destination, "rows of the file were copied to it: remove them from it too") for destination in known.elsewhere
-    ]
-    if known.distrusted:
+    kept += [(destination, "rows of the file were copied to it: remove them from it too") for destination in elsewhere]
+    if known.distrusted and not rows_stay:
         kept.append((str(known.distrusted), "another user may have written this list of pages, so it was not followed"))
     pages: list[Path] = []
     partly: list[tuple[Path, bool]] = []
     unreachable: list[tuple[Path, str]] = []
     written, missing = known.written, []
-    for page in known.pages():
+    for page in recorded:
         if page in beside:
             continue
         try:

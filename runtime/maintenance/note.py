@@ -18,6 +18,7 @@ from ..errors import StorageError
 from ..files import is_trusted, sync_folder, write_durable
 from ..schema import convert, parse_json
 from .receipt import name_digest
+from .selection import names_of
 
 _MAX_BYTES = 1 << 30  # the digests of ten million names
 
@@ -67,9 +68,9 @@ class Note:
     absent: tuple[str, ...] = ()
 
     def removed_names(self) -> Callable[[bytes], bool]:
-        """Whether the removal is to remove a photo, by its path below the root."""
-        removed = frozenset(self.card.removed_hmac)
-        return lambda name: name_digest(self.key, name) in removed
+        """Whether the removal is to remove a photo, by its path below the root: it was in the file, or is named."""
+        removed = frozenset((*self.card.removed_hmac, *self.card.asked_hmac))
+        return lambda path: any(name_digest(self.key, name) in removed for name in names_of(path))
 
 
 def note_path(file: Path) -> Path:

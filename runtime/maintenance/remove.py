@@ -12,13 +12,12 @@ import os
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import compress, count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import __version__
 from ..errors import ConfigError, LockedError, StorageError, UnfinishedError
@@ -32,50 +31,19 @@ from ..storage.format import stored_text
 from ..storage.ledger import Part
 from ..storage.nearby import is_reserved
 from ..storage.opening import check_regular
+from ..storage.pagelist import read_list
 from ..storage.runfolder import RunFolder, utc_now
-from .erase import Derived, derived_from, erase
+from .erase import derived_from, erase
 from .note import Card, Note, drop_note, note_path, read_note, write_note
 from .receipt import check_receipt, find_receipt, name_digest, new_key, taken_name, write_receipt
+from .removal_plan import RemovalPlan
 from .rewrite import metadata_after, rewriting
-from .selection import count_shared, find_duplicates, paths_below, select_photos
+from .selection import count_shared, find_duplicates, names_of, paths_below, select_photos
 from .unfinished import find_unfinished
 
 logger = logging.getLogger(__name__)
 
 _MOST_LOOKS = 5  # a writer that began before the removal gives its page a name once
-
-
-@dataclass(frozen=True, slots=True)
-class RemovalPlan:
-    """The rows and files that a removal will erase.
-
-    Attributes:
-        rows: (n,) int64, rows of `/outcomes`.
-        embeddings: number of their rows of `/embeddings`.
-        duplicates: number of the n that were not named: they are byte for byte the same as named photos.
-        same_stay: number of the n that are the same as photos that stay, with their embeddings.
-        missing: names that select no photo in the file or in an unfinished run beside it, and that no interrupted
-            removal was to remove.
-        root: absolute folder of its paths.
-        derived: files that were made from the file.
-        extras: datasets of other programs, which are dropped from the file.
-        unfinished: runs beside the file that hold named photos, and would add them to it.
-    """
-
-    rows: NDArray[np.int64]
-    embeddings: int
-    duplicates: int
-    same_stay: int
-    missing: tuple[bytes, ...]
-    root: bytes
-    derived: Derived
-    extras: tuple[str, ...]
-    unfinished: tuple[Path, ...]
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to erase."""
-        return not len(self.rows) and not self.unfinished
 
 
 class Removal:
@@ -163,7 +131,7 @@ class Removal:
             rows = np.union1d(selection.rows, find_duplicates(source, selection.rows))
             chosen = np.zeros(len(source.status), bool)
             chosen[rows] = True
-            removed = frozenset(compress(source.scanned_paths(), chosen.tolist()))
+            removed = frozenset((*compress(source.scanned_paths(), chosen.tolist()), *selection.missing))
             runs = find_unfinished(self.path, source.root, names)
             known = runs.names | self._asked_before(selection.missing)
             return RemovalPlan(
@@ -177,11 +145,12 @@ class Removal:
                     self.file,
                     source.root,
                     keep_pages=keep_pages,
-                    only_runs=not len(rows),
-                    is_removed=removed.__contains__,
+                    rows_stay=not len(rows),
+                    is_removed=lambda path: not removed.isdisjoint(names_of(path)),
                 ),
                 extras=tuple(source.foreign_datasets()),
                 unfinished=runs.paths,
+                file=self.file,
             )
 
     def _asked_before(self, names: Sequence[bytes]) -> set[bytes]:
@@ -321,7 +290,7 @@ class Removal:
             root = new.root
             after = {"photographs_after": len(new.status), "embeddings_after": int(new.vector_counts.sum())}
         self._folder.clear()
-        only_runs = not note.card.removed_photographs
+        rows_stay = not note.card.removed_photographs
         absent, is_removed = [*map(Path, note.absent)], note.removed_names()
         deleted: dict[Path, None] = {}
         kept: dict[str, str] = {}
@@ -332,7 +301,7 @@ class Removal:
                 root,
                 keep_pages=note.keep_pages,
                 absent=absent,
-                only_runs=only_runs,
+                rows_stay=rows_stay,
                 is_removed=is_removed,
             )
             erased = erase(self.file, derived, root, is_removed)
@@ -342,8 +311,8 @@ class Removal:
             if not erased.paths:  # look again after deleting: a writer may have renamed its temporary file meanwhile
                 break
         forgotten = forget_missing(self.path)
-        if not only_runs:
-            forget_pages(self.file, keep=map(Path, kept))
+        stay = [page for page in read_list(self.file).pages() if page not in deleted] if rows_stay else []
+        forget_pages(self.file, keep=[*stay, *map(Path, kept)])
         links = note.card.other_names_of_file_before if note.card.removed_photographs else 0
         hard_links = [("unknown", f"the old file has other names: {links} (hard links)")] if links else []
         ignored = [(str(note_path(self.path)), self._ignored)] if self._ignored else []

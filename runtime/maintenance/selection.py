@@ -124,6 +124,13 @@ def select_photos(paths: Iterable[bytes], names: Sequence[bytes]) -> Selection:
     return Selection(np.unique(np.array(rows, np.int64)), missing)
 
 
+def names_of(path: bytes) -> Iterator[bytes]:
+    """Every name that selects a photo: its path, and each folder above it with and without a final slash."""
+    yield path
+    for folder in _folders_of(path):
+        yield from (folder, folder[:-1])
+
+
 def _folders_of(path: bytes) -> Iterator[bytes]:
     """Every folder above a path, each with a final slash."""
     at = path.find(b"/")

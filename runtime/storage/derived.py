@@ -14,36 +14,22 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from ..assets import cache_dir
 from ..errors import ConfigError, StorageError
-from ..files import NewFile, durable_file, is_trusted, temporary_path, write_durable
-from .deletion import delete, final_name, renamed_remains
+from ..files import NewFile, durable_file, is_trusted, write_durable
+from .deletion import delete, final_name
 from .file import EmbeddingFile
-from .nearby import IDENTITY, earlier_names, identity_of
+from .nearby import IDENTITY, identity_of
+from .pagelist import Fingerprint, distrusted_list, folder_of_file, list_of, read_list
 from .runfolder import sweep_leftovers
 
 logger = logging.getLogger(__name__)
 
 _REPLACED_LIST = "pages in a list that another user may have written; the list was replaced"
-
-
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """The state of a page, a list or a folder right after facemill wrote it.
-
-    Attributes:
-        entries: number of files, links and folders: 1 for a file.
-        size_bytes: total size of the files.
-        newest_ns: latest modification time; that of a folder changes with its entries.
-    """
-
-    entries: int
-    size_bytes: int
-    newest_ns: int
 
 
 def take_fingerprint(page: Path) -> Fingerprint | None:
@@ -151,11 +137,7 @@ def is_own_page(file: Path, page: Path) -> bool:
 
 
 def _is_below(file: Path, page: Path) -> bool:
-    return os.path.commonpath([_folder(file), _place_of(page)]) == _folder(file)
-
-
-def _folder(file: Path) -> str:
-    return os.path.dirname(os.path.realpath(file))
+    return os.path.commonpath([folder_of_file(file), _place_of(page)]) == folder_of_file(file)
 
 
 def _own_note(file: Path, page: Path) -> Path:
@@ -213,7 +195,7 @@ def derived_file(
 
 def note_line(file: Path, line: str, description: str) -> None:
     """Add a line to the list of a file, unless it is there; a failure is logged with the description of the place."""
-    path = _list(file)
+    path = list_of(file)
     try:
         if not distrusted_list(file) and path.exists() and line.encode() in path.read_bytes().splitlines():
             return
@@ -222,9 +204,10 @@ def note_line(file: Path, line: str, description: str) -> None:
             lines = path.read_bytes().splitlines() if path.exists() else []
             if distrusted_list(file):  # its lines must not become lines of a list that is trusted
                 lines = [json.dumps({"elsewhere": _REPLACED_LIST}).encode()]
-            for new in (*_identity_line(file), line):
-                if new.encode() not in lines:
-                    lines.append(new.encode())
+            whose = [known for known in lines if IDENTITY.encode() in known]
+            lines += [own.encode() for own in _identity_line(file) if [own.encode()] != whose[-1:]]
+            if line.encode() not in lines:
+                lines.append(line.encode())
             output.write(b"".join(noted + b"\n" for noted in lines))
     except OSError as err:
         logger.warning("%s is not recorded (%s): facemill remove will not find it", description, err)
@@ -232,7 +215,7 @@ def note_line(file: Path, line: str, description: str) -> None:
 
 def forget_line(file: Path, line: str) -> None:
     """Take a line out of the list of a file, and delete an empty list. A failure leaves it."""
-    path = _list(file)
+    path = list_of(file)
     if distrusted_list(file) or not path.exists():
         return
     with suppress(OSError), NewFile(path, like=_sources(file), wait=True) as new:
@@ -250,93 +233,6 @@ def _identity_line(file: Path) -> tuple[str, ...]:
     return (json.dumps({IDENTITY: identity}),) if identity else ()
 
 
-@dataclass(frozen=True, slots=True)
-class PageList:
-    """What the list of an embedding file says, with the lists that it had under earlier names.
-
-    Attributes:
-        written: the fingerprints of each page, one for each time it was written; none if its writer was killed.
-        elsewhere: the locations that `record_elsewhere` recorded.
-        copies: the embedding files into which rows were to be copied.
-        earlier: names that the file had before.
-        distrusted: the list, if others may have written it: nothing in it is among the others then.
-    """
-
-    written: dict[Path, tuple[Fingerprint, ...]]
-    elsewhere: tuple[str, ...]
-    copies: tuple[str, ...]
-    earlier: tuple[Path, ...]
-    distrusted: Path | None
-
-    def pages(self) -> list[Path]:
-        """The pages that were recorded, existing or not, and existing remains of killed commands."""
-        return [path for page in self.written for path in (page, *_unfinished(page))]
-
-
-def read_list(file: Path) -> PageList:
-    """Read the list of an embedding file. It opens the file, and looks through its folder once.
-
-    Invalid lines are ignored.
-
-    Raises:
-        StorageError: the list exists and cannot be read.
-    """
-    earlier, distrusted, folder = earlier_names(file), distrusted_list(file), Path(_folder(file))
-    own = [] if distrusted else [_list(file)]
-    written: dict[Path, tuple[Fingerprint, ...]] = {}
-    texts: dict[str, dict[str, None]] = {"elsewhere": {}, "copy": {}}
-    for entry in (entry for path in (*own, *map(_list, earlier)) for entry in _entries(path)):
-        for kind, values in texts.items():
-            if isinstance(entry.get(kind), str):
-                values[entry[kind]] = None
-        try:
-            page, states = Path(entry["page"]), (Fingerprint(*map(int, entry["seen"])),) if entry["seen"] else ()
-        except (KeyError, TypeError, ValueError, OverflowError):
-            continue
-        if ".." not in page.parts and page.name and _is_possible(folder / page):
-            written[folder / page] = (*written.get(folder / page, ()), *states)
-    return PageList(written, tuple(texts["elsewhere"]), tuple(texts["copy"]), tuple(earlier), distrusted)
-
-
-def _entries(path: Path) -> Iterator[dict[str, Any]]:
-    """The entries of a list, which may be missing."""
-    try:
-        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
-    except FileNotFoundError:
-        return
-    except OSError as err:
-        raise StorageError(f"the list of pages {path} cannot be read: {err.strerror or err}") from err
-    for line in lines:
-        with suppress(ValueError, RecursionError):
-            entry = json.loads(line)
-            if isinstance(entry, dict):
-                yield entry
-
-
-def distrusted_list(file: Path) -> Path | None:
-    """The list of pages, if others may have written it, or if it is a pipe: nothing in it is followed then."""
-    path = _list(file)
-    return path if os.path.lexists(path) and not is_trusted(path, beside=file) else None
-
-
-def _is_possible(page: Path) -> bool:
-    """Whether a name can exist: the kernel takes no NUL, no lone surrogate and no name beyond its limits."""
-    try:
-        os.lstat(page)
-    except OSError as err:
-        return err.errno != errno.ENAMETOOLONG  # another error says something about the disk, not about the name
-    except ValueError:
-        return False
-    return True
-
-
-def _unfinished(page: Path) -> list[Path]:
-    """Existing temporary files of a page, and remains of its deletion; some writers follow a link, some replace it."""
-    temporary = [temporary_path(name) for name in dict.fromkeys([page, Path(os.path.realpath(page))])]
-    remains = [path for name in (page, *temporary) for path in renamed_remains(name)]
-    return [*(name for name in temporary if os.path.lexists(name)), *remains]
-
-
 def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
     """Remove pages from the list, except some, and delete an empty list. Recorded locations stay.
 
@@ -348,17 +244,22 @@ def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
     known = read_list(file)
     if known.distrusted:
         return
-    keep_set = set(keep)
-    left = [page for page in known.pages() if page in keep_set]
-    lines = [_line(file, page, fingerprint) for page in left for fingerprint in known.written.get(page) or (None,)]
-    lines += [json.dumps({"elsewhere": description}) for description in known.elsewhere]
-    if lines:
-        data = "".join(line + "\n" for line in (*_identity_line(file), *lines)).encode()
-        write_durable(_list(file), data, "the list of pages", like=_sources(file), wait=True)
+    keep_set, own = set(keep), identity_of(file)
+    noted: list[tuple[Path | str, str]]
+    noted = [(page, _line(file, page, s)) for page in known.pages() if page in keep_set for s in known.states(page)]
+    noted += [(place, json.dumps({"elsewhere": place})) for place in known.elsewhere]
+    whose = {place: known.identities.get(place) or own for place, _ in noted}
+    lines: list[str] = []
+    for identity in (*sorted({*whose.values()} - {own}), own):  # its own last: new lines follow it
+        lines += [json.dumps({IDENTITY: identity})] if identity else []
+        lines += [line for place, line in noted if whose[place] == identity]
+    if noted:
+        data = "".join(line + "\n" for line in lines).encode()
+        write_durable(list_of(file), data, "the list of pages", like=_sources(file), wait=True)
     else:
-        _list(file).unlink(missing_ok=True)
+        list_of(file).unlink(missing_ok=True)
     for name in known.earlier:
-        _list(name).unlink(missing_ok=True)  # its entries are in the list now
+        list_of(name).unlink(missing_ok=True)  # its entries are in the list now
 
 
 def forget_page(file: Path, page: Path) -> None:
@@ -367,7 +268,7 @@ def forget_page(file: Path, page: Path) -> None:
     Raises:
         StorageError: the list cannot be written; it is unchanged.
     """
-    path = _list(file)
+    path = list_of(file)
     if not path.exists() or distrusted_list(file):
         return
     with durable_file(path, "the list of pages", like=_sources(file), wait=True) as output:
@@ -387,13 +288,9 @@ def _page_of(line: bytes) -> object:
 
 
 def _line(file: Path, page: Path, fingerprint: Fingerprint | None) -> str:
-    name = os.path.relpath(_place_of(page), _folder(file)) if _is_below(file, page) else str(page)
+    name = os.path.relpath(_place_of(page), folder_of_file(file)) if _is_below(file, page) else str(page)
     return json.dumps({"page": name, "seen": astuple(fingerprint) if fingerprint else None})
 
 
 def _sources(file: Path) -> tuple[Path, ...]:
     return (file,) if file.exists() else ()
-
-
-def _list(file: Path) -> Path:
-    return Path(os.path.realpath(file) + ".pages")

@@ -23,6 +23,7 @@ _BESIDE = re.compile(
     rf"|\.damaged-\d+|\.pages{_TEMPORARY}|\.(pairs|clusters|attributes|adding)\.parts\.removing-[0-9a-f]{{16}}"
 )
 _SAYS_WHOSE = re.compile(r"(?P<name>.+)(\.pages|\.review|\.faiss(-[a-z0-9]+)?\.json)", re.DOTALL)
+_INDEX = re.compile(r"\.faiss(-[a-z0-9]+)?(\.json)?$")
 _MAX_BYTES = 1 << 24  # of a list of pages or a sidecar
 
 
@@ -70,6 +71,19 @@ def earlier_names(file: Path) -> list[Path]:
                 if not os.path.lexists(path) and _repeats(Path(entry.path), identity, real):
                     names.add(path)
     return sorted(names)
+
+
+def is_index_of_others(path: Path, file: Path, identity: str) -> bool:
+    """Whether a file of `derived_nearby` is an index of rows that the file had before it was replaced.
+
+    Args:
+        path: the index, or its sidecar.
+        file: the embedding file.
+        identity: its `identity_of`.
+    """
+    if not identity or not _INDEX.search(path.name):
+        return False
+    return not _repeats(path if path.suffix == ".json" else path.with_name(path.name + ".json"), identity, file)
 
 
 def identity_of(file: Path) -> str:

@@ -21,7 +21,8 @@ from runtime.maintenance.receipt import key_path
 from runtime.maintenance.remove import Removal
 from runtime.maintenance.selection import read_names
 from runtime.records import Status
-from runtime.storage.derived import read_list, record_page
+from runtime.storage.derived import record_page
+from runtime.storage.pagelist import read_list
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
 from tests.support.errors import USAGE, assert_names, assert_refused

@@ -22,9 +22,9 @@ from runtime.maintenance.repair import LOST, repair
 from runtime.maintenance.rewrite import rewriting
 from runtime.records import Status
 from runtime.storage import dataset
-from runtime.storage.derived import read_list
 from runtime.storage.file import EmbeddingFile
 from runtime.storage.ledger import Part
+from runtime.storage.pagelist import read_list
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
 from tests.storage import test_verify as damages

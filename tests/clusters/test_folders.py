@@ -15,8 +15,8 @@ from runtime.clusters.clusters import Clusters, number_clusters
 from runtime.clusters.folders import FolderCounts, numbered_names, safe_name, write_folders
 from runtime.errors import ConfigError, OutputExistsError, StorageError
 from runtime.receipts.placing import MODES
-from runtime.storage.derived import read_list
 from runtime.storage.file import EmbeddingFile
+from runtime.storage.pagelist import read_list
 from tests.support.clustered_files import EVIL, people_rows, write_file, write_photos
 from tests.support.errors import raises
 

@@ -12,8 +12,8 @@ from runtime.clusters import outputs
 from runtime.clusters.clusters import Clusters, number_clusters
 from runtime.clusters.outputs import check_list_path, write_list
 from runtime.errors import ConfigError, OutputExistsError
-from runtime.storage.derived import read_list
 from runtime.storage.file import EmbeddingFile
+from runtime.storage.pagelist import read_list
 from tests.support.clustered_files import EVIL, people_rows, write_file
 from tests.support.errors import raises
 

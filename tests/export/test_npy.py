@@ -13,8 +13,9 @@ import pytest
 from runtime.errors import ConfigError, OutputExistsError, StorageError
 from runtime.export.npy import export_npy
 from runtime.records import FACE_DATASETS, LATER_DATASETS
-from runtime.storage.derived import read_list, take_fingerprint
+from runtime.storage.derived import take_fingerprint
 from runtime.storage.file import EmbeddingFile
+from runtime.storage.pagelist import read_list
 from tests.support.errors import raises
 from tests.support.export_files import ODD, write_file
 

@@ -13,8 +13,9 @@ import pytest
 
 from runtime.errors import ConfigError, MissingDependencyError, OutputExistsError
 from runtime.export.parquet import export_parquet
-from runtime.storage.derived import read_list, take_fingerprint
+from runtime.storage.derived import take_fingerprint
 from runtime.storage.file import EmbeddingFile
+from runtime.storage.pagelist import read_list
 from tests.support.errors import raises
 from tests.support.export_files import ODD, write_file
 from tests.support.facemill_command import ROOT

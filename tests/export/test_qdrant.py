@@ -17,8 +17,8 @@ import pytest
 
 from runtime.errors import ConfigError, ContractError
 from runtime.export.qdrant import UploadCounts, export_qdrant, point_id
-from runtime.storage.derived import read_list
 from runtime.storage.file import EmbeddingFile
+from runtime.storage.pagelist import read_list
 from tests.support.errors import assert_names, raises, warnings_in
 from tests.support.export_files import ODD, write_file
 from tests.support.extras import require_package

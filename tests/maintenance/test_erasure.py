@@ -20,8 +20,9 @@ from runtime.maintenance import merge as merging
 from runtime.maintenance.copies import copying
 from runtime.maintenance.unfinished import is_unfinished
 from runtime.storage import deletion
-from runtime.storage.derived import derived_file, read_list, record_page, record_start
+from runtime.storage.derived import derived_file, record_page, record_start
 from runtime.storage.file import EmbeddingFile
+from runtime.storage.pagelist import read_list
 from runtime.storage.runfolder import RunFolder
 from tests.support.errors import assert_names, assert_refused, raises
 from tests.support.facemill_command import ROOT
@@ -515,6 +516,36 @@ def test_pages_and_indexes_of_a_renamed_file_are_erased(searched: Path, samples:
     assert files_that_hold(searched.parent, *traces_of_person(samples)) == []
     receipt = Path(json.loads(result.stdout)["receipt"]).name
     assert sorted(os.listdir(searched.parent)) == ["renamed.h5", receipt, f"{receipt}.key"]
+
+
+@pytest.mark.slow
+def test_what_was_made_before_a_run_that_started_over_is_erased_too(
+    file: Path, samples: Path, tiny_engine: Path
+) -> None:
+    photos = Path(shutil.copytree(samples / "photos", file.parent / "photos"))
+    file.unlink()
+    embed_folder(photos, file, tiny_engine, "--align", "none")
+    here, query = file.parent, photos / PERSON / "0.jpg"
+    assert run("search", file, query, "--html", here / "before.html").returncode == 0
+    folders = ("--threshold", "0.5", "--min-photos", 1, "--folders", here / "sorted", "--mode", "copy", "--no-column")
+    assert run("cluster", file, *folders).returncode == 0
+    shutil.rmtree(photos / PERSON)
+    embed_folder(photos, file, tiny_engine, "--align", "none", "--force")
+    record_page(file, Path(shutil.copy(here / "before.html", here / "after.html")))
+    assert len(paths_in(file)) == 8
+
+    refused = remove(file)
+    assert_refused(refused, "E-CONFIG", f"{PERSON}/", here / "before.html", here / "sorted", "--ignore-missing")
+    assert here.joinpath("before.html").exists()
+    removed = json.loads(remove(file, "--ignore-missing", "--json").stdout)
+    assert removed["removed_photographs"] == 0
+    assert {Path(path).name for path in removed["deleted"]} >= {"before.html", "sorted", "people.h5.faiss"}
+    assert not here.joinpath("before.html").exists()
+    assert not here.joinpath("sorted").exists()
+    assert here.joinpath("after.html").exists()
+    assert files_that_hold(here, *traces_of_person(samples)) == [str(here / "after.html")]
+    assert "nothing to remove" in remove(file, "--ignore-missing", name="nobody").stdout
+    assert {page.name for page in read_list(file).pages()} == {"after.html"}
 
 
 @pytest.mark.slow

@@ -19,8 +19,8 @@ import pytest
 from runtime.pages.pairs_page import review_page, write_review
 from runtime.pairs.all_pairs import ScoredPairs
 from runtime.pairs.table import PairTable
-from runtime.storage.derived import read_list
 from runtime.storage.file import EmbeddingFile
+from runtime.storage.pagelist import read_list
 from tests.support.browser import ParsedPage, open_in_browser
 from tests.support.duplicate_people import calibration_of, pairs_by_numpy, rows_with_duplicates, write_rows
 

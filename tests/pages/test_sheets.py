@@ -16,8 +16,8 @@ from runtime.clusters.clusters import Clusters, number_clusters
 from runtime.errors import OutputExistsError, StorageError
 from runtime.pages import sheets
 from runtime.pages.sheets import check_sheets, write_sheets
-from runtime.storage.derived import read_list
 from runtime.storage.file import EmbeddingFile
+from runtime.storage.pagelist import read_list
 from runtime.text import printable
 from tests.support.clustered_files import EVIL, people_rows, write_file, write_photos
 from tests.support.errors import raises

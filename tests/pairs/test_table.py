@@ -12,8 +12,8 @@ from runtime.errors import ConfigError, DiskFullError, OutputExistsError
 from runtime.metrics.falsematch import Calibration
 from runtime.pairs.all_pairs import ScoredPairs
 from runtime.pairs.table import PairTable, check_table_path, write_table
-from runtime.storage.derived import read_list
 from runtime.storage.file import EmbeddingFile
+from runtime.storage.pagelist import read_list
 from tests.support.duplicate_people import calibration_of, pairs_by_numpy, rows_with_duplicates, write_rows
 from tests.support.errors import raises
 

@@ -10,17 +10,10 @@ import pytest
 
 from runtime.errors import StorageError
 from runtime.maintenance.erase import derived_from
-from runtime.storage.derived import (
-    Fingerprint,
-    derived_file,
-    forget_pages,
-    read_list,
-    record_elsewhere,
-    record_page,
-    take_fingerprint,
-)
+from runtime.storage.derived import derived_file, forget_pages, record_elsewhere, record_page, take_fingerprint
 from runtime.storage.file import EmbeddingFile
 from runtime.storage.nearby import derived_nearby, earlier_names
+from runtime.storage.pagelist import Fingerprint, read_list
 from tests.support.clustered_files import write_file
 from tests.support.errors import assert_names, raises, warnings_in
 

@@ -1,0 +1,153 @@
+"""Read the list of an embedding file: the pages, lists and folders that were made from it.
+
+`derived.py` writes the list, `<file>.pages`, and says what its lines mean.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import StorageError
+from ..files import is_trusted, temporary_path
+from .deletion import renamed_remains
+from .nearby import IDENTITY, earlier_names
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """The state of a page, a list or a folder right after facemill wrote it.
+
+    Attributes:
+        entries: number of files, links and folders: 1 for a file.
+        size_bytes: total size of the files.
+        newest_ns: latest modification time; that of a folder changes with its entries.
+    """
+
+    entries: int
+    size_bytes: int
+    newest_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class PageList:
+    """What the list of an embedding file says, with the lists that it had under earlier names.
+
+    Attributes:
+        written: the fingerprints of each page, one for each time it was written; none if its writer was killed.
+        elsewhere: the locations that `record_elsewhere` recorded.
+        copies: the embedding files into which rows were to be copied.
+        earlier: names that the file had before.
+        distrusted: the list, if others may have written it: nothing in it is among the others then.
+        identities: for each page, and each location of `elsewhere`, whose rows it showed when it was written last; see
+            `nearby.IDENTITY`. Empty in lists of earlier versions.
+    """
+
+    written: dict[Path, tuple[Fingerprint, ...]]
+    elsewhere: tuple[str, ...]
+    copies: tuple[str, ...]
+    earlier: tuple[Path, ...]
+    distrusted: Path | None
+    identities: dict[Path | str, str]
+
+    def is_of_others(self, page: Path | str, identity: str) -> bool:
+        """Whether a page shows rows that the file had before it was replaced by another one of its name.
+
+        Args:
+            page: one of `pages` or `elsewhere`.
+            identity: what the file and its earlier versions share; see `nearby.identity_of`.
+        """
+        return self.identities.get(page) not in (None, "", identity)
+
+    def states(self, page: Path) -> tuple[Fingerprint | None, ...]:
+        """The fingerprints of a page, or None once if its writer was killed."""
+        return self.written.get(page) or (None,)
+
+    def pages(self) -> list[Path]:
+        """The pages that were recorded, existing or not, and existing remains of killed commands."""
+        return [path for page in self.written for path in (page, *_unfinished(page))]
+
+
+def read_list(file: Path) -> PageList:
+    """Read the list of an embedding file. It opens the file, and looks through its folder once.
+
+    Invalid lines are ignored.
+
+    Raises:
+        StorageError: the list exists and cannot be read.
+    """
+    earlier, distrusted, folder = earlier_names(file), distrusted_list(file), Path(folder_of_file(file))
+    own = [] if distrusted else [list_of(file)]
+    written: dict[Path, tuple[Fingerprint, ...]] = {}
+    texts: dict[str, dict[str, None]] = {"elsewhere": {}, "copy": {}}
+    identities: dict[Path | str, str] = {}
+    identity = ""
+    for entry in (entry for path in (*own, *map(list_of, earlier)) for entry in _entries(path)):
+        if isinstance(entry.get(IDENTITY), str):
+            identity = entry[IDENTITY]
+        for kind, values in texts.items():
+            if isinstance(entry.get(kind), str):
+                values[entry[kind]] = None
+                identities[entry[kind]] = identity
+        try:
+            page, states = Path(entry["page"]), (Fingerprint(*map(int, entry["seen"])),) if entry["seen"] else ()
+        except (KeyError, TypeError, ValueError, OverflowError):
+            continue
+        if ".." not in page.parts and page.name and _is_possible(folder / page):
+            written[folder / page] = (*written.get(folder / page, ()), *states)
+            identities[folder / page] = identity
+    places = tuple(texts["elsewhere"]), tuple(texts["copy"])
+    return PageList(written, *places, tuple(earlier), distrusted, identities)
+
+
+def _entries(path: Path) -> Iterator[dict[str, Any]]:
+    """The entries of a list, which may be missing."""
+    try:
+        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
+    except FileNotFoundError:
+        return
+    except OSError as err:
+        raise StorageError(f"the list of pages {path} cannot be read: {err.strerror or err}") from err
+    for line in lines:
+        with suppress(ValueError, RecursionError):
+            entry = json.loads(line)
+            if isinstance(entry, dict):
+                yield entry
+
+
+def distrusted_list(file: Path) -> Path | None:
+    """The list of pages, if others may have written it, or if it is a pipe: nothing in it is followed then."""
+    path = list_of(file)
+    return path if os.path.lexists(path) and not is_trusted(path, beside=file) else None
+
+
+def _is_possible(page: Path) -> bool:
+    """Whether a name can exist: the kernel takes no NUL, no lone surrogate and no name beyond its limits."""
+    try:
+        os.lstat(page)
+    except OSError as err:
+        return err.errno != errno.ENAMETOOLONG  # another error says something about the disk, not about the name
+    except ValueError:
+        return False
+    return True
+
+
+def _unfinished(page: Path) -> list[Path]:
+    """Existing temporary files of a page, and remains of its deletion; some writers follow a link, some replace it."""
+    temporary = [temporary_path(name) for name in dict.fromkeys([page, Path(os.path.realpath(page))])]
+    remains = [path for name in (page, *temporary) for path in renamed_remains(name)]
+    return [*(name for name in temporary if os.path.lexists(name)), *remains]
+
+
+def folder_of_file(file: Path) -> str:
+    return os.path.dirname(os.path.realpath(file))
+
+
+def list_of(file: Path) -> Path:
+    return Path(os.path.realpath(file) + ".pages")
