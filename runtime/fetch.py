@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from .errors import FetchError
 from .files import NewFile, temporary_path
@@ -54,11 +55,11 @@ def fetch(
         FetchError: there is no connection, the server refuses or is too slow, the file is not the expected one, or the
             disk is full.
     """
-    if not url.startswith(("http://", "https://")):
-        raise FetchError(f"the address {url} is neither http nor https")
-    if sha256 is None:
-        logger.warning("no checksum is stated for %s: what this address sends is trusted", url)
     try:
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise FetchError(f"the address {url} is neither http nor https")
+        if sha256 is None:
+            logger.warning("no checksum is stated for %s: what this address sends is trusted", url)
         with NewFile(path, shared=True, wait=True, resume=True) as new:
             if path.exists():  # another process was faster
                 return
@@ -156,7 +157,7 @@ class _HttpsRedirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         """See `urllib.request.HTTPRedirectHandler`."""
-        if not newurl.startswith("https://"):
+        if urlsplit(newurl).scheme != "https":
             fp.close()
             raise FetchError(f"{req.full_url} leads to {newurl[:200]}; expected: an https address")
         return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -46,7 +46,7 @@ class Lock:
             in_place: the caller changes a file and writes no other, so that no message advises to name another output.
         Raises:
             LockedError: another process holds the lock, and `wait` is not given; the message names that process.
-            OSError: the file cannot be created, or the folder does not exist.
+            OSError: the file cannot be created, its file system has no locks, or the folder does not exist.
         """
         self.path = path.resolve() if folder else path
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -121,7 +121,7 @@ def lock_open_file(fd: int, path: Path, busy: str, *, wait: bool, required: bool
     """Lock an open file or folder; False, and closed, when it has lost its name by then: the caller tries again.
 
     Raises:
-        LockedError: see `Lock`; the file is closed.
+        LockedError, OSError: see `Lock`; the file is closed.
     """
     try:
         try:
@@ -135,8 +135,14 @@ def lock_open_file(fd: int, path: Path, busy: str, *, wait: bool, required: bool
             logger.info("waiting: %s (%s holds %s)", busy, _name_holder(fd), path)
             fcntl.flock(fd, fcntl.LOCK_EX)
         except OSError as err:
-            if required or err.errno not in _NO_LOCKS:
+            if err.errno not in _NO_LOCKS:
                 raise
+            if required:
+                raise OSError(
+                    err.errno,
+                    f"{err.strerror}: the file system of {path.parent} has no locks, without which two commands could "
+                    f"write at once. Use a folder on a local disk",
+                ) from err
         if is_open_file(fd, path):
             return True
     except BaseException:

@@ -109,6 +109,11 @@ def test_a_file_of_unknown_size_has_a_limit(address: str, tmp_path: Path, monkey
             fetch(address + path, tmp_path / "m.onnx")
 
 
+def test_the_scheme_of_an_address_may_have_capitals(address: str, tmp_path: Path) -> None:
+    fetch(address.replace("http", "HTTP") + "good", tmp_path / "m.onnx", size_bytes=len(DATA))
+    assert (tmp_path / "m.onnx").read_bytes() == DATA
+
+
 @pytest.mark.parametrize("path", ["drip", "slow%20headers"])
 def test_a_server_that_sends_too_slowly_is_abandoned(
     path: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -46,18 +46,15 @@ _COMMANDS = {
 class _LazyGroup(click.Group):
     """A group of commands that imports only the one that runs."""
 
+    @handle_errors
     def main(self, args: Sequence[str] | None = None, *others: Any, **extra: Any) -> Any:
         """Run a command: the streams of the process first, then its errors, also those of `--help` and of the end."""
         if args is None:  # the command line of this process
             ensure_utf8_names()
             end_when_stuck()
         open_streams()
-        return self._run(args, *others, **extra)
-
-    @handle_errors
-    def _run(self, *args: Any, **extra: Any) -> Any:
         try:
-            return super().main(*args, **extra)
+            return super().main(args, *others, **extra)
         finally:
             sys.stdout.flush()
 

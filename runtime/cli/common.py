@@ -106,14 +106,15 @@ def print_summary(text: str, done: str) -> None:
 
 def _machine_error(err: OSError) -> MachineError:
     """Name what the machine refused, and what to do."""
-    try:
-        os.getcwd()
-    except OSError as missing:
-        return MachineError(f"the working folder was deleted ({missing.strerror}). Change to another one with cd")
-    try:
-        tempfile.gettempdir()
-    except OSError as missing:
-        return MachineError(f"{missing.strerror}. Set TMPDIR to a folder in which you can write")
+    if err.errno == errno.ENOENT:  # Python says this of a deleted working folder, and where no temporary folder is
+        try:
+            os.getcwd()
+        except OSError as missing:
+            return MachineError(f"the working folder was deleted ({missing.strerror}). Change to another one with cd")
+        try:
+            tempfile.gettempdir()
+        except OSError as missing:
+            return MachineError(f"{missing.strerror}. Set TMPDIR to a folder in which you can write")
     remedy = "Raise the limit: ulimit -n 4096" if err.errno == errno.EMFILE else "Fix that"
     names = ", ".join(map(str, filter(None, (err.filename, err.filename2))))
     return MachineError(

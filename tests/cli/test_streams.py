@@ -222,6 +222,17 @@ def test_no_temporary_folder_is_one_line(folder: Path, tiny_model: Path, tmp_pat
     assert_names(done.stderr, "TMPDIR")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("files", [5, 6, 7])
+def test_too_few_open_files_are_one_line_even_before_the_streams_are_open(files: int) -> None:
+    limit: Any = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))  # noqa: E731
+    done = facemill_process("models", "list", preexec_fn=limit)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("E-MACHINE")
+    assert_names(done.stderr, "ulimit -n")
+
+
 @pytest.fixture(scope="module")
 def latin1(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment with a German locale in Latin-1."""

@@ -86,7 +86,7 @@ def test_a_file_that_may_not_be_read_says_so(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", ["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
-def test_reading_needs_no_lock_where_there_are_none(number: str, path: Path, tmp_path: Path) -> None:
+def test_without_locks_reading_goes_on_and_writing_says_so(number: str, path: Path, tmp_path: Path) -> None:
     import errno
 
     compiler = shutil.which("cc") or shutil.which("gcc")
@@ -99,6 +99,9 @@ def test_reading_needs_no_lock_where_there_are_none(number: str, path: Path, tmp
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "whole"), done.stdout + done.stderr
     twice = "import sys; from runtime.storage.file import EmbeddingFile as F; F(sys.argv[1]).rows + F(sys.argv[1]).rows"
     subprocess.run([sys.executable, "-c", twice, path], env=environment, check=True, cwd=Path(__file__).parents[2])
+    refused = facemill_process("remove", path, "--path", "a.jpg", "--yes", env=environment)
+    assert_refused(refused, "E-STORAGE", "no locks", "local disk")
+    assert verify_file(path).embeddings == 3
 
 
 @pytest.mark.slow
