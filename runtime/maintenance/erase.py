@@ -245,7 +245,7 @@ def _not_our_kind(page: Path, file: Path, root: bytes, *, whole: bool) -> str:
     for folder, _, names in os.walk(page):  # follows no links
         for name in names:
             inner = os.path.join(folder, name)
-            if not os.path.islink(inner) and os.path.splitext(name)[1].lower() not in extensions:
+            if not os.path.islink(inner) and os.path.splitext(f"x{name}")[1].lower() not in extensions:
                 return f"it contains another file: {os.path.relpath(inner, page)}"
     return ""
 

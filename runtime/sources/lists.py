@@ -14,6 +14,7 @@ from ..retries import retried
 from .reader import ReadError, read_file
 
 _SAMPLE = 1000  # lines that are looked for on the disk
+_UTF_16 = 3  # bytes for each NUL byte below which a list is UTF-16 text; paths that end with one are longer
 _FEW = 0.05  # with a smaller share of these, the list is a mistake
 # A line that may not be a plain path: blanks or quotes at its ends, a table, a home folder, a URL.
 _ODD = re.compile(rb"^\s|\s$|^[\"'~]|[,;\t]|^[A-Za-z][A-Za-z0-9+.-]*://")
@@ -21,6 +22,8 @@ _ODD = re.compile(rb"^\s|\s$|^[\"'~]|[,;\t]|^[A-Za-z][A-Za-z0-9+.-]*://")
 
 def read_list(path: bytes) -> list[bytes]:
     """Read a list file: one path per line, blank lines ignored, relative to the list's folder. Returns absolute paths.
+
+    NUL bytes may end the paths instead, as those of `find -print0`.
 
     Blanks and quotes around a path, further columns behind it, `~` and `file://` are taken off if only what is left is
     the path of a file.
@@ -30,18 +33,18 @@ def read_list(path: bytes) -> list[bytes]:
     """
     name = os.fsdecode(path)
     try:
-        lines = retried(lambda: read_file(path, sys.maxsize)).removeprefix(codecs.BOM_UTF8).splitlines()
+        data = retried(lambda: read_file(path, sys.maxsize)).removeprefix(codecs.BOM_UTF8)
     except ReadError as err:
         folder = f". To name the folder @{name}, write ./@{name}" if os.path.isdir(b"@" + path) else ""
         raise SourceError(
             f"the list file {name} cannot be read: {err.detail}; expected: a text file, one path per line{folder}"
         ) from err
-    for number, line in enumerate(lines, 1):
-        if b"\0" in line:
-            raise SourceError(
-                f"line {number} of the list file {name} contains a NUL byte; expected: UTF-8 text, one path per line. "
-                f"Convert a UTF-16 file with: iconv -f UTF-16 -t UTF-8"
-            )
+    if b"\0" in data and len(data) < _UTF_16 * data.count(b"\0"):
+        raise SourceError(
+            f"the list file {name} contains many NUL bytes; expected: UTF-8 text, one path per line, or paths that end "
+            f"with a NUL byte. Convert a UTF-16 file with: iconv -f UTF-16 -t UTF-8"
+        )
+    lines = data.split(b"\0") if b"\0" in data else data.splitlines()
     lines = [line for line in lines if line.strip()]
     base = os.path.dirname(absolute(path))
     paths = [absolute(_plain(line, base) if _ODD.search(line) else line, base) for line in lines]

@@ -214,6 +214,7 @@ class RunFolder:
     def _take_lock(self, sources: Sequence[Path]) -> Lock:
         # A new folder gets the owner and group of the first source: they may write in it if they may write the source.
         model = sources[0] if sources else None
+        is_new = False
         while True:
             try:
                 is_new = not os.path.lexists(self.path)
@@ -233,6 +234,10 @@ class RunFolder:
             except LockedError:
                 raise
             except OSError as err:
+                if is_new:  # an empty folder would look like a run
+                    with suppress(OSError):
+                        (self.path / "lock").unlink(missing_ok=True)
+                        self.path.rmdir()
                 raise storage_error(err, "the run folder", self.path) from err
 
     def read_plan(self) -> StoredPlan | None:

@@ -113,6 +113,16 @@ def test_a_name_that_looks_odd_and_exists_is_taken_as_it_is(tmp_path: Path) -> N
     assert names(f"@{tmp_path}/list.txt") == sorted(map(str.encode, odd))
 
 
+def test_a_list_may_have_paths_that_end_with_nul_bytes(tmp_path: Path) -> None:
+    write(tmp_path, "a\nb.jpg", "c.jpg")
+    (tmp_path / "list.txt").write_bytes(b"a\nb.jpg\0c.jpg\0")
+    assert names(f"@{tmp_path}/list.txt") == [b"a\nb.jpg", b"c.jpg"]
+    for encoding in ("utf-16", "utf-16-le"):
+        (tmp_path / "list.txt").write_bytes("c.jpg\n".encode(encoding))
+        with raises(SourceError, "iconv"):
+            names(f"@{tmp_path}/list.txt")
+
+
 def test_a_home_folder_in_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "1.jpg")
     monkeypatch.setenv("HOME", str(tmp_path))
