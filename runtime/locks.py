@@ -135,8 +135,15 @@ def lock_open_file(fd: int, path: Path, busy: str, *, wait: bool, required: bool
             logger.info("waiting: %s (%s holds %s)", busy, _name_holder(fd), path)
             fcntl.flock(fd, fcntl.LOCK_EX)
         except OSError as err:
-            if required or err.errno not in _NO_LOCKS:
+            if err.errno not in _NO_LOCKS:
                 raise
+            if required:
+                raise OSError(
+                    err.errno,
+                    f"its file system keeps no locks ({err.strerror}), without which two commands could write one file "
+                    f"at once. Put the file on a local disk, or mount its disk with locks",
+                    str(path),
+                ) from err
         if is_open_file(fd, path):
             return True
     except BaseException:

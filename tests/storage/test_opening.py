@@ -99,6 +99,9 @@ def test_reading_needs_no_lock_where_there_are_none(number: str, path: Path, tmp
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "whole"), done.stdout + done.stderr
     twice = "import sys; from runtime.storage.file import EmbeddingFile as F; F(sys.argv[1]).rows + F(sys.argv[1]).rows"
     subprocess.run([sys.executable, "-c", twice, path], env=environment, check=True, cwd=Path(__file__).parents[2])
+    refused = facemill_process("remove", path, "--path", "a.jpg", "--yes", env=environment)
+    assert_refused(refused, "E-STORAGE", f"{path}.parts", "keeps no locks", os.strerror(getattr(errno, number)))
+    assert "local disk" in refused.stderr
 
 
 @pytest.mark.slow
