@@ -33,6 +33,7 @@ EXTRAS = {
 }
 # Packages for CUDA 13 need a driver 580 or newer. Without a driver that is unknown, and those for CUDA 12 run on both.
 _ON_CUDA_13 = {"gpu": "gpu13", "rtx": "rtx13"}
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 # What the system answers if it cannot read or load a file that is there.
 _FAULTS = frozenset({
     errno.EIO, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT,
@@ -61,15 +62,29 @@ def require(module: str, *, extra: str = "", purpose: str = "") -> ModuleType:
         Interrupted, KeyboardInterrupt: a signal arrived during the import.
     """
     try:
-        return importlib.import_module(module)
+        return _import(module)
     except ModuleNotFoundError:
         importlib.invalidate_caches()  # after a failed look at a folder Python remembers that it is none
     except Exception as err:
         raise _import_error_of(module, err, extra, purpose) from err
     try:
-        return importlib.import_module(module)
+        return _import(module)
     except Exception as err:
         raise _import_error_of(module, err, extra, purpose) from err
+
+
+def _import(module: str) -> ModuleType:
+    """Import a module without telemetry: ONNX Runtime 1.32 reports to its makers, from a cache in the home folder.
+
+    Its switch is read once, while it is imported; the environment is then as before. Whoever has set it decides.
+    """
+    if module.split(".")[0] != "onnxruntime" or "onnxruntime" in sys.modules or _NO_TELEMETRY in os.environ:
+        return importlib.import_module(module)
+    os.environ[_NO_TELEMETRY] = "1"
+    try:
+        return importlib.import_module(module)
+    finally:
+        os.environ.pop(_NO_TELEMETRY, None)
 
 
 def _import_error_of(module: str, err: Exception, extra: str, purpose: str) -> BaseException:

@@ -140,8 +140,9 @@ def lock_open_file(fd: int, path: Path, busy: str, *, wait: bool, required: bool
             if required:
                 raise OSError(
                     err.errno,
-                    f"{err.strerror}: the file system of {path.parent} has no locks, without which two commands could "
-                    f"write at once. Use a folder on a local disk",
+                    f"its file system keeps no locks ({err.strerror}), without which two commands could write one file "
+                    f"at once. Put the file on a local disk, or mount its disk with locks",
+                    str(path),
                 ) from err
         if is_open_file(fd, path):
             return True

@@ -218,6 +218,8 @@ PROCESS_WIDE_STATE = {
     ("pipeline/processes.py", "setNumThreads"): "the same worker process",
     ("cli/common.py", "setNumThreads"): "the process belongs to the command, and it is set back",
     ("jobs/work.py", "setNumThreads"): "the process of a job is one of our own",
+    ("extras.py", "environ"): "ONNX Runtime reads its switch of telemetry while it is imported, and it is set back",
+    ("cli/limits.py", "setrlimit"): "a command raises its own limit of open files, before its work",
     ("storage/child.py", "setrlimit"): "a child process of our own limits itself, before it reads a file",
     ("index/rerank.py", "omp_set_num_threads"): "OpenMP keeps this number for each thread, and it is set back",
 }

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -171,3 +172,22 @@ def test_a_signal_during_an_import_is_not_a_missing_package(tmp_path: Path, monk
     with pytest.raises(Interrupted) as caught:
         require("compiled_module")
     assert caught.value.signum == 15
+
+
+@pytest.mark.slow
+def test_onnx_runtime_reports_to_nobody(tmp_path: Path) -> None:
+    """Its telemetry keeps a name of this machine and a queue in the home folder, and complains if it cannot."""
+    script = "import os; from runtime.extras import require; require('onnxruntime'); print(sorted(os.environ))"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    for home in (tmp_path, Path("/proc/no-home")):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**environment, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")},
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=ROOT,
+        )
+        assert "telemetry" not in done.stderr
+        assert "ORT_DISABLE_TELEMETRY" not in done.stdout  # the environment of the process is as before
+    assert not list(tmp_path.rglob("*"))

@@ -93,19 +93,28 @@ def test_a_search_during_a_run_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_too_few_file_descriptors_are_named_as_such(tiny_engine: Path, photos: Path, tmp_path: Path) -> None:
-    failed = []
-    for limit in (10, 16, 20):  # too few for the packages, for the engine, and for the run
-        result = facemill_process(
-            *("process", photos / "1", "-o", tmp_path / f"{limit}.h5", "--engine", tiny_engine, "--align", "none"),
-            preexec_fn=partial(resource.setrlimit, resource.RLIMIT_NOFILE, (limit, limit)),
-        )
-        if result.returncode:
-            assert "Traceback" not in result.stderr, (limit, result.stderr)
-            assert "oo many" in result.stderr, (limit, result.stderr)
-            assert "pip install" not in result.stderr
-            failed.append(limit)
-    assert failed
+@pytest.mark.parametrize("command", ["process", "verify", "map", "doctor", "ui"])
+@pytest.mark.parametrize("limit", [8, 12, 63])
+def test_too_few_file_descriptors_are_named_before_the_work(command: str, limit: int, tmp_path: Path) -> None:
+    result = facemill_process(command, tmp_path, preexec_fn=partial(limit_files, limit, limit))
+    assert (result.returncode, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert_names(line, "E-MACHINE", f"{limit} files", 64, "ulimit -n 4096")
+
+
+@pytest.mark.slow
+def test_a_low_limit_of_files_is_raised_where_the_system_allows_it(
+    tiny_engine: Path, photos: Path, tmp_path: Path
+) -> None:
+    result = facemill_process(
+        *("process", photos / "1", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--align", "none"),
+        preexec_fn=partial(limit_files, 12, 4096),
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def limit_files(now: int, most: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (now, most))
 
 
 def zero_network(folder: Path, bias: float) -> Path:

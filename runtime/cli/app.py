@@ -12,6 +12,7 @@ import click
 
 from .. import __version__
 from .common import handle_errors
+from .limits import allow_open_files
 from .streams import ensure_utf8_names, open_streams
 from .stuck import end_when_stuck
 
@@ -65,6 +66,7 @@ class _LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             similar = difflib.get_close_matches(cmd_name, _COMMANDS, 1)
             ctx.fail(f"No such command {cmd_name!r}." + (f" Did you mean {similar[0]!r}?" if similar else ""))
+        allow_open_files()
         module = importlib.import_module(f".{cmd_name.replace('-', '_')}", __package__)
         command: click.Command = module.main
         return command

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError, Interrupted
+from ..extras import require
 
 if TYPE_CHECKING:
     import onnx
@@ -116,6 +117,8 @@ def insert_qdq(
         EngineError: ONNX Runtime cannot quantise the graph.
     """
     import onnx
+
+    require("onnxruntime")
     from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import TensorData, TensorsData
 

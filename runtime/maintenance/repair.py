@@ -203,6 +203,10 @@ def _metadata(path: Path, damaged: Any) -> tuple[dict[str, Any], EmbeddingContra
         if not contract.to_dict():
             contract = EmbeddingContract.from_attributes(attributes)
             notes.append("the contract could not be read and was restored from the other attributes")
+        elif lost := contract.lost_fields(attributes):
+            others = EmbeddingContract.from_attributes(attributes).to_dict()
+            contract = EmbeddingContract.from_dict({**others, **contract.to_dict()})
+            notes.append(f"the contract had lost {', '.join(lost)}: restored from the other attributes")
         for key, value in contract.to_dict().items():
             if key != "root" and attributes.get(key) != value:
                 notes.append(

@@ -123,6 +123,8 @@ class EmbeddingContract:
         """
         try:
             values = json.loads(text)
+        except json.JSONDecodeError as err:
+            raise ValueError(f"the contract is {text!r:.60}, which is no JSON; expected: a JSON object") from err
         except RecursionError as err:
             raise ValueError("the contract is nested too deeply; expected: a JSON object of plain values") from err
         if not isinstance(values, dict):
@@ -138,6 +140,21 @@ class EmbeddingContract:
         """Raise ValueError unless the root is an absolute folder."""
         if self.root is None or not os.path.isabs(os.fsencode(self.root)):
             raise ValueError(f"root of the contract is {self.root!r}; expected: an absolute folder")
+
+    def lost_fields(self, metadata: Mapping[str, Any]) -> list[str]:
+        """The fields that other attributes of `/metadata` state, and this contract does not: it lost them."""
+        return [name for name in GUARDS if getattr(self, name) is None and metadata.get(name) is not None]
+
+    def require_whole(self, metadata: Mapping[str, Any]) -> None:
+        """Raise ValueError unless the contract has a root, and every field that other attributes state.
+
+        Old files state dtype and dimension there alone; see `completed`.
+        """
+        self.require_root()
+        lost = [name for name in self.lost_fields(metadata) if name not in ("dtype", "dimension")]
+        if lost:
+            more = f" and {len(lost) - 1} more fields" if len(lost) > 1 else ""
+            raise ValueError(f"the contract lacks {lost[0]}{more}; expected: the fields that /metadata has")
 
     def completed(self, dtype: str, dimension: int) -> EmbeddingContract:
         """Add the dtype and the dimension of the rows, which older files may not state.

@@ -97,7 +97,7 @@ class EmbeddingFile:
             if name not in self.metadata:
                 raise ValueError(f"the attribute {name} of /metadata is missing")
         contract = EmbeddingContract.from_json(self.metadata["contract"])
-        contract.require_root()
+        contract.require_whole(self.metadata)
         vectors = self.hdf5["embeddings"]
         self.dtype = str(vectors.dtype)
         self.has_faces = "face_index" in self.hdf5

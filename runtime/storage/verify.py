@@ -157,8 +157,8 @@ class _Check:
     def contract(self, file: Any) -> None:
         contract = EmbeddingContract.from_json(self._metadata["contract"])
         attributes = contract.attributes()
-        for name in contract.to_dict():
-            self._expect(f"contract: {name}", attributes[name], self._metadata.get(name))
+        for name in (*contract.to_dict(), *contract.lost_fields(self._metadata)):
+            self._expect(f"contract: {name}", attributes.get(name), self._metadata.get(name))
         self._expect("contract: dtype", contract.dtype, str(file["embeddings"].dtype))
 
     def outcomes(self, file: Any) -> None:

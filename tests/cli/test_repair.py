@@ -113,6 +113,7 @@ def failure_marked_embedded(file: Any) -> None:
         (damages.change_version, 0),
         (damages.change_model, 0),
         (damages.break_contract, 0),
+        (damages.shorten_contract, 0),
         (failure_marked_embedded, 1),
         (no_status, 6),
         (no_names, 0),

@@ -161,7 +161,10 @@ def test_without_a_calibration_few_photos_use_the_threshold_of_compare(
     path = write_file(tmp_path / "people.h5", people_rows([1] * people))
     shipped = load_spec("facemill-512")
     with h5py.File(path, "r+") as opened:
-        opened["metadata"].attrs["model_sha256"] = str(shipped.sha256)
+        attributes = opened["metadata"].attrs
+        attributes["model_sha256"] = str(shipped.sha256)
+        contract = json.loads(attributes["contract"])
+        attributes["contract"] = json.dumps({**contract, "model_sha256": str(shipped.sha256)})
     with EmbeddingFile(path) as gallery:
         if enough:
             assert default_threshold(gallery) == shipped.threshold

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import os
 from pathlib import Path
 
@@ -104,6 +105,15 @@ def _bad_contract(path: Path) -> None:
         file["metadata"].attrs["contract"] = "{"
 
 
+def _forgetful_contract(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        attributes = file["metadata"].attrs
+        contract = json.loads(attributes["contract"])
+        attributes["contract"] = json.dumps({name: contract[name] for name in ("root",)})
+        attributes["model_sha256"] = "ab"
+        attributes["crop"] = "112x112"
+
+
 @pytest.mark.parametrize(
     ("damage", "values"),
     [
@@ -112,7 +122,8 @@ def _bad_contract(path: Path) -> None:
         (_flat_vectors, ("/embeddings", "(3,)")),
         (_fewer_paths, ("/image_paths",)),
         (_integer_vectors, ("int32",)),
-        (_bad_contract, ("line 1",)),
+        (_bad_contract, ("'{', which is no JSON", "facemill repair")),
+        (_forgetful_contract, ("lacks model_sha256 and", "facemill repair")),
         (lambda path: path.write_bytes(b"hello"), ("signature",)),
         (lambda path: path.write_bytes(path.read_bytes()[:2000]), ("truncated",)),
         (lambda path: path.unlink(), ()),

@@ -107,6 +107,12 @@ def break_contract(file: Any) -> None:
     file["metadata"].attrs["contract"] = "{"
 
 
+def shorten_contract(file: Any) -> None:
+    attributes = file["metadata"].attrs
+    contract = json.loads(attributes["contract"])
+    attributes["contract"] = json.dumps({name: contract[name] for name in ("root", "model")})
+
+
 def add_exact_path(file: Any) -> None:
     raw = file["outcomes"].create_group("raw_paths")
     raw["row"] = np.array([5], np.int64)
