@@ -117,7 +117,7 @@ def test_help_imports_no_command() -> None:
         "print(sorted(name for name in sys.modules if name.startswith('runtime.')))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
-    needed = ["cli", "cli.app", "cli.common", "cli.streams", "cli.stuck", "errors", "text"]
+    needed = ["cli", "cli.app", "cli.common", "cli.limits", "cli.streams", "cli.stuck", "errors", "text"]
     assert result.stdout.splitlines()[-1] == str([f"runtime.{name}" for name in needed]), result.stderr
     for name in ("build-engine", "process", "search", "models", "doctor"):
         assert f"\n  {name} " in result.stdout
