@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # training an index took twenty times the processor time. OpenMP reads this when FAISS is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import ONNX Runtime themselves
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the modules that have most slow tests, so that no process ends long after the others."""

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.extras import require
+
 from .attributes import AGES
 from .command import require_file
 
@@ -134,7 +136,7 @@ def _ask(
     crops: NDArray[np.uint8], rows: NDArray[np.int64], weights: Path, side: int, classes: int
 ) -> NDArray[np.float32]:
     """(n, classes): the mean answers for n crops and for their mirror images."""
-    import onnxruntime as ort
+    ort = require("onnxruntime")
     import torch
 
     options = ort.SessionOptions()

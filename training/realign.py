@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.extras import require
 from runtime.faces.align import TEMPLATE, align_crops
 from runtime.faces.detectors import Faces
 from runtime.faces.second_look import SecondLook
@@ -88,7 +89,7 @@ def _realign(crops: NDArray[np.uint8], look: SecondLook) -> NDArray[np.uint8]:
 
 def _landmark_network(spec: ModelSpec) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     """The network as `SecondLook` calls it: (n, S, S, 3) uint8 RGB -> (n, 15) float32."""
-    import onnxruntime as ort
+    ort = require("onnxruntime")
 
     session = ort.InferenceSession(str(resolve_weights(spec)), providers=["CPUExecutionProvider"])
     mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from runtime.errors import ConfigError
+from runtime.extras import require
 from runtime.graphs.detector import load_detector
 from runtime.modelspec import load_spec
 
@@ -105,7 +106,7 @@ class DetectorTeacher:
     """
 
     def __init__(self, model_file: Path, weights: Path, *, any_family: bool = False) -> None:
-        import onnxruntime as ort
+        ort = require("onnxruntime")
 
         self.spec, self.weights = load_spec(str(model_file)), require_file(weights, "teacher", "a detector's ONNX file")
         if self.spec.decode != "yunet" and not any_family:
