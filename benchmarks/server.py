@@ -8,7 +8,9 @@ The clients are processes of their own with one kept connection for each thread.
 library embedding all photos, the server answering all clients, a call of the library for one photo, and one client of
 an idle server. Ratios are computed within a round. Refusals are measured on a server with one place in its queue.
 
-InsightFace behind FastAPI is not here: its `FaceAnalysis` fetches its models from a hub, and takes no files instead.
+With `--peer PYTHON`, InsightFace's `FaceAnalysis` behind FastAPI answers the same clients with the same networks, in
+turn with the others, with the view of 640 pixels that its users write; see insightface_server.py. It needs `--model`
+and `--detector` of which FACEMILL_MODELS or the cache has the ONNX files, such as mobilefacenet-128 and scrfd-2.5g.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 import socket
 import statistics
 import subprocess
@@ -24,7 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +37,7 @@ from report import write_results
 ROOT = Path(__file__).resolve().parents[1]
 ROUTE = "/api/v1/recognition?faces=largest"
 ALONE = 200  # requests of one client
+PEER_PHOTOS = 200
 
 
 @contextmanager
@@ -46,17 +50,41 @@ def server(*options: str) -> Iterator[int]:
 @contextmanager
 def server_process(*options: str) -> Iterator[tuple[int, int]]:
     """Start a server on a free port; yields the number of its process, and the port."""
-    command = [sys.executable, "-m", "runtime.cli.app", "serve", "--port", "0", *options]
+    with listening([sys.executable, "-m", "runtime.cli.app", "serve", "--port", "0", *options]) as started:
+        yield started
+
+
+@contextmanager
+def listening(command: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Start a server that prints its address; yields the number of its process, and the port."""
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout is not None
-            match = re.search(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())
+            lines = iter(process.stdout.readline, "")
+            match = next(filter(None, (re.search(r"http://127\.0\.0\.1:(\d+)", line) for line in lines)), None)
             if match is None:
-                raise SystemExit("the server did not start; run: facemill serve")
+                raise SystemExit(f"the server did not start: {' '.join(command)}")
             yield process.pid, int(match[1])
         finally:
             process.terminate()
             process.wait()
+
+
+@contextmanager
+def insightface(python: str, folder: Path, model: str, detector: str) -> Iterator[int]:
+    """Start InsightFace's server with the networks of two models; yields the port."""
+    from runtime.modelspec import load_spec
+    from runtime.modelstore import resolve_weights
+
+    local = folder / "insightface" / "models" / "local"
+    shutil.rmtree(local, ignore_errors=True)
+    local.mkdir(parents=True)
+    for name in (model, detector):
+        weights = resolve_weights(load_spec(name))
+        (local / weights.name).symlink_to(weights.resolve())
+    script = str(Path(__file__).with_name("insightface_server.py"))
+    with listening([python, script, str(folder / "insightface")]) as (_, port):
+        yield port
 
 
 def ask(port: int, paths: Sequence[Path]) -> list[tuple[int, float]]:
@@ -138,6 +166,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--count", type=int, default=600, help="number of photos; default: 600")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--model", default="", help="embedding model; default: that of facemill")
+    parser.add_argument("--detector", default="", help="detector; default: that of facemill")
+    parser.add_argument("--peer", help="Python executable of an environment with insightface; default: leave it out")
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "facemill-bench")
     parser.add_argument("--dry-run", action="store_true", help="print the figures, and write no table")
     options = parser.parse_args()
@@ -147,10 +178,16 @@ def main() -> None:
 
     import runtime as facemill
 
+    engines = {"model": options.model, "detector": options.detector}
+    named = [word for name, value in engines.items() if value for word in (f"--{name}", value)]
     rounds: list[dict[str, float]] = []
-    with server() as port, facemill.FaceEmbedder() as embedder:
+    with ExitStack() as stack:
+        port = stack.enter_context(server(*named))
+        embedder = stack.enter_context(facemill.FaceEmbedder(**{k: v for k, v in engines.items() if v}))
+        peer = stack.enter_context(insightface(options.peer, options.data, *engines.values())) if options.peer else 0
         embedder.embed(paths[:2])
-        ask_together(port, paths[: 4 * options.clients], options.clients)  # the engines are loaded
+        for each in filter(None, (port, peer)):
+            ask_together(each, paths[: 4 * options.clients], options.clients)  # the engines are loaded
         for number in range(options.rounds):
             start_s = time.perf_counter()
             embedder.embed(paths)
@@ -170,6 +207,9 @@ def main() -> None:
                     "alone_ratio": client / call,
                 }
             )
+            if peer:
+                peer_rate, _ = ask_together(peer, paths[:PEER_PHOTOS], options.clients)
+                rounds[-1] |= {"insightface_per_s": peer_rate, "insightface_ratio": rate / peer_rate}
             print(number, json.dumps({name: round(value, 3) for name, value in rounds[-1].items()}), flush=True)
     refused = refusals_ms(paths)
     medians = {name: statistics.median(row[name] for row in rounds) for name in rounds[0]}
