@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
 WIDTHS = (320, 768, 1440)  # pixels: a phone, a tablet, a screen
+# Widths at which a scheme is looked at: dark colours differ, the layout does not.
+WIDTHS_OF = {"light": WIDTHS, "dark": WIDTHS[-1:]}
 
 
 class ParsedPage(html.parser.HTMLParser):

@@ -8,7 +8,7 @@ import pytest
 
 from runtime.server.guard import COOKIE
 from tests.support.asking import ask
-from tests.support.browser import WIDTHS, assert_accessible
+from tests.support.browser import WIDTHS_OF, assert_accessible
 from tests.web.conftest import TOKEN, Browse
 
 pytestmark = pytest.mark.slow
@@ -41,7 +41,7 @@ def test_the_keyboard_logs_in_and_out(visit: Browse, guarded_url: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_login_page_is_accessible(visit: Browse, guarded_url: str, scheme: str) -> None:
-    for width in WIDTHS:
+    for width in WIDTHS_OF[scheme]:
         with visit(guarded_url + "/login", width=width, scheme=scheme) as page:
             assert_accessible(page)
 

@@ -8,7 +8,7 @@ import pytest
 
 from runtime.web.layout import PLACES
 from tests.support.asking import ask
-from tests.support.browser import WIDTHS, assert_accessible
+from tests.support.browser import WIDTHS_OF, assert_accessible
 from tests.web.conftest import Browse
 
 pytestmark = pytest.mark.slow
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.label)
 def test_every_page_is_accessible(visit: Browse, url: str, place: object, scheme: str) -> None:
-    for width in WIDTHS:
+    for width in WIDTHS_OF[scheme]:
         with visit(url + place.path, width=width, scheme=scheme) as page:  # type: ignore[attr-defined]
             assert page.locator("h1").count() == 1
             assert page.locator("nav a[aria-current=page]").inner_text() == place.label  # type: ignore[attr-defined]

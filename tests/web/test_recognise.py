@@ -13,7 +13,7 @@ import pytest
 
 import runtime as facemill
 from tests.support.asking import ask
-from tests.support.browser import WIDTHS, assert_accessible
+from tests.support.browser import WIDTHS_OF, assert_accessible
 from tests.support.portrait_people import join_photos
 from tests.support.running_server import server
 from tests.web.conftest import Browse
@@ -123,7 +123,7 @@ def test_the_keyboard_alone_recognises_and_compares(visit: Browse, url: str, por
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_hits_and_comparison_are_accessible(visit: Browse, url: str, portraits: Path, scheme: str) -> None:
-    for width in WIDTHS:
+    for width in WIDTHS_OF[scheme]:
         with visit(url + "/recognise", width=width, scheme=scheme) as page:
             choose(page, portraits / "somebody.jpg")
             page.evaluate(LOADED)

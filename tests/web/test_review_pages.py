@@ -14,7 +14,7 @@ import runtime as facemill
 from runtime.faces.rules import FaceRules
 from runtime.review.review import Review
 from runtime.review.store import review_path
-from tests.support.browser import WIDTHS, assert_accessible
+from tests.support.browser import WIDTHS_OF, assert_accessible
 from tests.support.extras import require_package
 from tests.support.photos_of_squares import squares
 from tests.support.red_square_detector import build_red_squares
@@ -132,7 +132,7 @@ def test_names_of_photos_are_text(visit: Browse, many: tuple[str, Path]) -> None
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_with_faces_are_accessible(visit: Browse, own: tuple[str, Path], scheme: str) -> None:
     url, _ = own
-    for width in WIDTHS:
+    for width in WIDTHS_OF[scheme]:
         with visit(url + "/same", width=width, scheme=scheme) as page:
             show_pairs(page, 0.5, "all")
             page.wait_for_load_state("networkidle")
