@@ -115,3 +115,12 @@ def assert_accessible(page: Page) -> None:
     results = Axe().run(page)
     assert not results.violations_count, results.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def assert_accessible_in_all(page: Page) -> None:
+    """Assert the same in light and dark, at all widths; the window is changed."""
+    for scheme, widths in WIDTHS_OF.items():
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        for width in widths:
+            page.set_viewport_size({"width": width, "height": 900})
+            assert_accessible(page)

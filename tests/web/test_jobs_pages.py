@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.browser import WIDTHS, assert_accessible
+from tests.support.browser import assert_accessible_in_all
 from tests.support.running_jobs import held, kill_jobs
 from tests.support.running_server import ask_json, server
 from tests.web.conftest import Browse
@@ -94,11 +94,7 @@ def test_a_dataset_is_created_with_the_keyboard_alone(visit: Browse, root: Path,
         assert "481" in plan
         assert all(name in plan for name in ("photos", "time", "disk while it runs", "disk afterwards", "memory"))
         assert page.locator("#start:focus").count() == 1
-        for width in WIDTHS:
-            page.set_viewport_size({"width": width, "height": 900})
-            for scheme in ("light", "dark"):
-                page.emulate_media(color_scheme=scheme)
-                assert_accessible(page)
+        assert_accessible_in_all(page)
         page.keyboard.press("Enter")
         page.wait_for_url(re.compile("/jobs"), timeout=PATIENCE_MS)
         wait_for_state(page, "Finished")
@@ -134,11 +130,7 @@ def test_a_job_is_seen_by_every_window_and_over_a_killed_server(visit: Browse, r
                 wait_for_state(window, "Running")
             page.reload()
             wait_for_state(page, "Running")
-            for scheme in ("light", "dark"):
-                page.emulate_media(color_scheme=scheme)
-                for width in WIDTHS:
-                    page.set_viewport_size({"width": width, "height": 900})
-                    assert_accessible(page)
+            assert_accessible_in_all(page)
             tab_to(page, "#pause")
             page.keyboard.press("Enter")
             for window in (page, second):
