@@ -91,7 +91,7 @@ function follow(state) {
   if (["finished", "cancelled"].includes(state) || events) return;
   events = new EventSource(`/api/v1/jobs/${job.id}/events?after=${last}`);
   const on = (kind, action) => events.addEventListener(kind, (event) => {
-    show(part("connection"), "");
+    part("connection").hidden = true;
     if (event.lastEventId) last = Number(event.lastEventId);
     action(JSON.parse(event.data));
   });
