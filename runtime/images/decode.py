@@ -21,6 +21,7 @@ from .exif import first_directory_at
 from .header import Header, page_pixels, read_header
 from .header_fields import UnsupportedImageError
 from .jpeg_header import read_jpeg
+from .jpeg_pixels import check_pixels, decode_jpeg
 from .jpeg_whole import whole_jpeg
 from .one_photo import ImageError as ImageError  # callers of the two functions catch it
 from .one_photo import one_photo
@@ -183,6 +184,8 @@ def _prepare(data: bytes, header: Header) -> bytes:
             check_webp(data, header.image_at, _look)
         elif header.doubtful:
             data = whole_jpeg(data, _look, sequential=not header.coefficients)
+        if header.plain_cmyk:
+            check_pixels(data)
     except ValueError as err:
         raise ImageError(Status.CORRUPT, str(err)) from err
     if header.directory is not None:
@@ -195,6 +198,13 @@ def _decode_pixels(data: bytes, header: Header, reduction: int, channel_order: s
     import cv2
 
     image: Any
+    if header.kind == "jpeg" and header.channels != 2 and not header.plain_cmyk and not header.feature:
+        try:
+            image = decode_jpeg(data, (header.height, header.width), reduction, channel_order)
+        except ValueError as err:
+            raise ImageError(Status.CORRUPT, str(err)) from err
+        if image is not None:
+            return _orient(image, header.orientation)
     unchanged = header.alpha or header.is_float
     if not unchanged and header.depth <= 8:
         flags = cv2.IMREAD_COLOR_RGB if channel_order == "rgb" else cv2.IMREAD_COLOR_BGR
@@ -230,7 +240,7 @@ def _imdecode(data: bytes, header: Header, flags: int) -> Any:
 
 
 def _check_jpeg(data: bytes) -> None:
-    """Check that a JPEG within another file is whole, if it looks doubtful.
+    """Check that a JPEG within another file is whole.
 
     Raises:
         ValueError: it is not.
@@ -240,7 +250,8 @@ def _check_jpeg(data: bytes) -> None:
     except (struct.error, IndexError) as err:
         raise ValueError("the header of a JPEG in the file is damaged") from err
     if header.doubtful:
-        whole_jpeg(data, _look, sequential=not header.coefficients)
+        data = whole_jpeg(data, _look, sequential=not header.coefficients)
+    check_pixels(data)
 
 
 def _look(data: bytes) -> Any:
