@@ -35,6 +35,7 @@ JPEG_SCALES = (8, 4, 2)  # reductions that a JPEG decoder offers
 MAX_SIDE = 1 << 20  # pixels: OpenCV takes no longer side
 MAX_PAGES = 100  # of a file whose pages are all decoded
 _MAX_PAGES_PIXELS = 10  # of all pages together, times the limit of a photo: what follows takes time
+_STRIP_SLACK = 16  # pixels that a JPEG may be larger than its strip: writers fill the blocks
 KINDS = "JPEG, PNG, BMP, WebP or TIFF file, nor JPEG 2000 or AVIF"
 
 DECODE_RULE = (
@@ -239,8 +240,8 @@ def _imdecode(data: bytes, header: Header, flags: int) -> Any:
     raise ImageError(Status.CORRUPT, f"the {header.kind} data is damaged or truncated")
 
 
-def _check_jpeg(data: bytes) -> None:
-    """Check that a JPEG within another file is whole.
+def _check_jpeg(data: bytes, columns: int, rows: int) -> None:
+    """Check that a JPEG within another file is whole, and not larger than the file says.
 
     Raises:
         ValueError: it is not.
@@ -249,6 +250,8 @@ def _check_jpeg(data: bytes) -> None:
         header = read_jpeg(data)
     except (struct.error, IndexError) as err:
         raise ValueError("the header of a JPEG in the file is damaged") from err
+    if header.width > columns + _STRIP_SLACK or header.height > rows + _STRIP_SLACK:
+        raise ValueError(f"a JPEG of {header.width}x{header.height} pixels stands for {columns}x{rows}")
     if header.doubtful:
         data = whole_jpeg(data, _look, sequential=not header.coefficients)
     check_pixels(data)

@@ -93,13 +93,13 @@ def _choose_pages(pages: list[Directory]) -> tuple[Directory, list[Directory]]:
     return main, [page for page in full if not _is_preview(page, main) or max(page_size(page)) > _PREVIEW_SIDE]
 
 
-def check_strips(data: bytes, header: Header, check_jpeg: Callable[[bytes], None]) -> None:
+def check_strips(data: bytes, header: Header, check_jpeg: Callable[[bytes, int, int], None]) -> None:
     """Check that every strip or tile of the main page is there, and that its compression is whole.
 
     Args:
         data: the file.
         header: its header.
-        check_jpeg: raises ValueError if a JPEG is not whole; for strips that are JPEGs.
+        check_jpeg: raises ValueError if a JPEG is not whole, or has more columns or rows; for strips that are JPEGs.
     Raises:
         ValueError: image data are missing or damaged.
     """
@@ -128,7 +128,7 @@ def check_strips(data: bytes, header: Header, check_jpeg: Callable[[bytes], None
             if length > wanted:
                 raise ValueError(f"strip {i} of {len(offsets)} has runs that go beyond its {wanted} bytes")
         elif compression == _JPEG:
-            check_jpeg(tables[:-2] + data[start + 2 : stop] if tables else data[start:stop])
+            check_jpeg(tables[:-2] + data[start + 2 : stop] if tables else data[start:stop], columns, rows)
             continue
         else:
             continue
