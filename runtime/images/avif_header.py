@@ -1,4 +1,4 @@
-"""Read the header of an AVIF file: the size of its picture, and of all that is decoded for it.
+"""Read the header of an AVIF file: the size and position of its picture, and of all that is decoded for it.
 
 The container states the size of each item, and so does the first AV1 data of the item. A decoder makes room for what
 the data say. So a file whose data are larger than its container says is refused.
@@ -20,6 +20,8 @@ _OVERLAP = 16  # times the file: all data of a picture, whose items may share by
 _SEQUENCE = 1  # kind of the unit of AV1 data that states the size
 _SLACK = 64  # pixels: AV1 codes pictures in blocks of at most 128
 _PICTURE, _ALPHA = b"dimg", b"auxl"  # references: from a grid to its tiles, from transparency to its picture
+# Orientation of the quarter turns against the clock (irot), then of both mirrors (imir) behind each.
+_TURNS = {None: (1, 8, 3, 6), 0: (4, 5, 2, 7), 1: (2, 7, 4, 5)}
 
 
 @dataclass(slots=True)
@@ -76,6 +78,7 @@ def read_avif(data: bytes) -> Header:
         width,
         height,
         alpha=bool(alpha),
+        orientation=_orientation(data, items[main]),
         block_pixels=tile_pixels,
         feature="an AVIF file",
     )
@@ -104,6 +107,13 @@ def _stated(data: bytes, item: _Item) -> tuple[int, int]:
             width, height = struct.unpack_from(">II", data, box.start + 4)
             return width, height
     raise ValueError("the AVIF file has no image size")
+
+
+def _orientation(data: bytes, item: _Item) -> int:
+    """EXIF orientation of a picture that is turned, and then mirrored."""
+    values = {box.kind: data[box.start] for box in item.properties if box.kind in (b"irot", b"imir")}
+    mirror = values[b"imir"] & 1 if b"imir" in values else None
+    return _TURNS[mirror][values.get(b"irot", 0) & 3]
 
 
 def _main(data: bytes, meta: dict[bytes, Box]) -> int:

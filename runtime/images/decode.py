@@ -209,6 +209,8 @@ def _decode_pixels(data: bytes, header: Header, reduction: int, channel_order: s
     unchanged = header.alpha or header.is_float
     if not unchanged and header.depth <= 8:
         flags = cv2.IMREAD_COLOR_RGB if channel_order == "rgb" else cv2.IMREAD_COLOR_BGR
+        if header.kind == "avif":  # OpenCV follows EXIF, and an AVIF file is turned by its own properties
+            return _orient(_imdecode(data, header, flags | cv2.IMREAD_IGNORE_ORIENTATION), header.orientation)
         image = _imdecode(data, header, flags | _reduction(header, reduction))
         return image  # type: ignore[no-any-return]
     # OpenCV ignores the RGB flag for some files of 16 bits.
