@@ -74,7 +74,7 @@ LAYERS = {
 BLOCKED = (
     "cupy", "cv2", "faiss", "fastapi", "h5py", "jinja2", "markupsafe", "matplotlib", "nvidia", "onnx", "onnxruntime",
     "platformdirs", "plotly", "prometheus_client", "pyarrow", "pycuda", "pydantic", "python_multipart", "qdrant_client",
-    "rich", "scipy", "sklearn", "starlette", "tensorrt", "tensorrt_rtx", "uvicorn",
+    "rich", "scipy", "simplejpeg", "sklearn", "starlette", "tensorrt", "tensorrt_rtx", "uvicorn",
 )  # fmt: skip
 
 BLOCKER = f"""

@@ -30,6 +30,7 @@ _BASE = {
     "jinja2": ("jinja2",),
     "platformdirs": ("platformdirs",),
     "rich": ("rich",),
+    "simplejpeg": ("simplejpeg",),
 }
 _FAISS = ("faiss-cpu", "faiss-gpu")
 # Import name -> the distributions that provide it, for CUDA 12 first, and the extra that installs it.

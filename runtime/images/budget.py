@@ -27,9 +27,10 @@ def decode_bytes(header: Header, reduction: int) -> int:
     width, height = header.squared()
     pixels = max(header.width * header.height, width * height)
     if header.kind == "jpeg":
+        result = _RESULT + (header.channels == 4)  # the inks besides the colours
         if header.doubtful:  # it is decoded in full size, twice, to see whether it is whole
-            return round(pixels * (2 * _RESULT + header.coefficients))
-        return round(pixels * (_RESULT / reduction**2 + header.coefficients))
+            return round(pixels * (2 * result + header.coefficients))
+        return round(pixels * (result / reduction**2 + header.coefficients))
     channels = 4 if header.alpha else max(3, header.channels)
     deep = header.depth > 8 or header.alpha
     stored = channels * max(1, header.depth / 8) if deep else 0  # a second array, which becomes the picture

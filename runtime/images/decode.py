@@ -21,6 +21,7 @@ from .exif import first_directory_at
 from .header import Header, page_pixels, read_header
 from .header_fields import UnsupportedImageError
 from .jpeg_header import read_jpeg
+from .jpeg_pixels import check_pixels, decode_jpeg
 from .jpeg_whole import whole_jpeg
 from .one_photo import ImageError as ImageError  # callers of the two functions catch it
 from .one_photo import one_photo
@@ -34,6 +35,7 @@ JPEG_SCALES = (8, 4, 2)  # reductions that a JPEG decoder offers
 MAX_SIDE = 1 << 20  # pixels: OpenCV takes no longer side
 MAX_PAGES = 100  # of a file whose pages are all decoded
 _MAX_PAGES_PIXELS = 10  # of all pages together, times the limit of a photo: what follows takes time
+_STRIP_SLACK = 16  # pixels that a JPEG may be larger than its strip: writers fill the blocks
 KINDS = "JPEG, PNG, BMP, WebP or TIFF file, nor JPEG 2000 or AVIF"
 
 DECODE_RULE = (
@@ -183,6 +185,8 @@ def _prepare(data: bytes, header: Header) -> bytes:
             check_webp(data, header.image_at, _look)
         elif header.doubtful:
             data = whole_jpeg(data, _look, sequential=not header.coefficients)
+        if header.plain_cmyk:
+            check_pixels(data)
     except ValueError as err:
         raise ImageError(Status.CORRUPT, str(err)) from err
     if header.directory is not None:
@@ -195,9 +199,18 @@ def _decode_pixels(data: bytes, header: Header, reduction: int, channel_order: s
     import cv2
 
     image: Any
+    if header.kind == "jpeg" and header.channels != 2 and not header.plain_cmyk and not header.feature:
+        try:
+            image = decode_jpeg(data, (header.height, header.width), reduction, channel_order)
+        except ValueError as err:
+            raise ImageError(Status.CORRUPT, str(err)) from err
+        if image is not None:
+            return _orient(image, header.orientation)
     unchanged = header.alpha or header.is_float
     if not unchanged and header.depth <= 8:
         flags = cv2.IMREAD_COLOR_RGB if channel_order == "rgb" else cv2.IMREAD_COLOR_BGR
+        if header.kind == "avif":  # OpenCV follows EXIF, and an AVIF file is turned by its own properties
+            return _orient(_imdecode(data, header, flags | cv2.IMREAD_IGNORE_ORIENTATION), header.orientation)
         image = _imdecode(data, header, flags | _reduction(header, reduction))
         return image  # type: ignore[no-any-return]
     # OpenCV ignores the RGB flag for some files of 16 bits.
@@ -229,8 +242,8 @@ def _imdecode(data: bytes, header: Header, flags: int) -> Any:
     raise ImageError(Status.CORRUPT, f"the {header.kind} data is damaged or truncated")
 
 
-def _check_jpeg(data: bytes) -> None:
-    """Check that a JPEG within another file is whole, if it looks doubtful.
+def _check_jpeg(data: bytes, columns: int, rows: int) -> None:
+    """Check that a JPEG within another file is whole, and not larger than the file says.
 
     Raises:
         ValueError: it is not.
@@ -239,8 +252,11 @@ def _check_jpeg(data: bytes) -> None:
         header = read_jpeg(data)
     except (struct.error, IndexError) as err:
         raise ValueError("the header of a JPEG in the file is damaged") from err
+    if header.width > columns + _STRIP_SLACK or header.height > rows + _STRIP_SLACK:
+        raise ValueError(f"a JPEG of {header.width}x{header.height} pixels stands for {columns}x{rows}")
     if header.doubtful:
-        whole_jpeg(data, _look, sequential=not header.coefficients)
+        data = whole_jpeg(data, _look, sequential=not header.coefficients)
+    check_pixels(data)
 
 
 def _look(data: bytes) -> Any:

@@ -1,7 +1,7 @@
 """Read the header of an image file: format, size, and all that decides about a decode, before decoding.
 
 A small file can contain a huge image (a decompression bomb), or thousands of scans, so these are checked first.
-Sources: PNG third edition, WebP container (RFC 9649), BMP, JPEG 2000 (ITU T.800), AVIF (ISO 23000-22).
+Sources: PNG third edition, WebP container (RFC 9649), BMP, JPEG 2000 (ITU T.800).
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import math
 import struct
 from dataclasses import replace
 
+from .avif_header import read_avif
+from .boxes import boxes, check_boxes
 from .exif import exif_orientation, only_directory
 from .header_fields import Header as Header  # callers of read_header use it
 from .header_fields import UnsupportedImageError, pixel_ratio
@@ -23,8 +25,6 @@ MAX_OTHER_CHUNKS = 1_000  # of a PNG file, besides image data
 _TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _CODESTREAM = b"\xff\x4f\xff\x51"
-_TAIL = bytes(64)
-_META_BYTES = 1 << 16  # where the boxes with the size of a JPEG 2000 or AVIF picture are
 
 
 def read_header(data: bytes) -> Header | None:
@@ -48,7 +48,7 @@ def read_header(data: bytes) -> Header | None:
         if data[:12] == _JP2 or data[:4] == _CODESTREAM:
             return _jp2(data)
         if data[4:12] in (b"ftypavif", b"ftypavis"):
-            return _avif(data)
+            return read_avif(data)
     except (struct.error, IndexError) as err:
         raise ValueError("the header is truncated") from err
     return None
@@ -165,28 +165,6 @@ def _webp_image(data: bytes) -> int | None:
     return None
 
 
-def _check_boxes(data: bytes) -> None:
-    """Check that the boxes with the image data of a JPEG 2000 or AVIF file end within it, and not in zeros.
-
-    Raises:
-        ValueError: the file was cut short.
-    """
-    at, count = 0, 0
-    while at + 8 <= len(data) and count < MAX_CHUNKS:
-        length, kind = struct.unpack_from(">I4s", data, at)
-        if length == 1:
-            length = struct.unpack_from(">Q", data, at + 8)[0]
-        end = at + length if length else len(data)
-        if kind in (b"jp2c", b"mdat"):
-            if end > len(data):
-                raise ValueError(f"the image data end at byte {len(data)} of {end}: the file was cut short")
-            if data[end - len(_TAIL) : end] == _TAIL:
-                raise ValueError("the image data end in zeros: the file was cut short")
-        if length < 8:
-            return
-        at, count = end, count + 1
-
-
 def _bmp(data: bytes) -> Header:
     if struct.unpack_from("<I", data, 14)[0] == 12:  # OS/2 1.x
         width, height = struct.unpack_from("<HH", data, 18)
@@ -197,11 +175,12 @@ def _bmp(data: bytes) -> Header:
 
 def _jp2(data: bytes) -> Header:
     """JPEG 2000, as a file or a bare codestream: the sizes are those of its SIZ marker, which the decoder uses."""
-    at = data.find(_CODESTREAM, 0, _META_BYTES)
-    if at < 0:
-        raise ValueError("the JPEG 2000 file has no image size")
-    if at > 0:
-        _check_boxes(data)
+    at = 0
+    if data[:4] != _CODESTREAM:
+        check_boxes(data)
+        at = next((box.start for box in boxes(data) if box.kind == b"jp2c"), len(data))
+        if data[at : at + 4] != _CODESTREAM:
+            raise ValueError("the JPEG 2000 file has no image size")
     right, bottom, left, top = struct.unpack_from(">IIII", data, at + 8)
     (channels,) = struct.unpack_from(">H", data, at + 40)
     return Header(
@@ -212,17 +191,3 @@ def _jp2(data: bytes) -> Header:
         depth=(data[at + 42] & 0x7F) + 1,
         feature="a JPEG 2000 file",
     )
-
-
-def _avif(data: bytes) -> Header:
-    """AVIF: the largest of the sizes of its pictures, because grids are made of smaller ones."""
-    _check_boxes(data)
-    sizes, at = [], data.find(b"ispe", 0, _META_BYTES)
-    while at >= 0:
-        sizes.append(struct.unpack_from(">II", data, at + 8))
-        at = data.find(b"ispe", at + 4, _META_BYTES)
-    if not sizes:
-        raise ValueError("the AVIF file has no image size")
-    width, height = max(sizes, key=lambda size: size[0] * size[1])
-    alpha = data.find(b"auxC", 0, _META_BYTES) >= 0
-    return Header("avif", width, height, alpha, feature="an AVIF file")

@@ -14,9 +14,9 @@ class Header:
 
     Attributes:
         kind: "jpeg", "png", "bmp", "webp", "tiff", "jp2" or "avif".
-        width, height: pixels as stored, before any EXIF rotation.
+        width, height: pixels as stored, before any rotation.
         alpha: whether it may have transparency.
-        orientation: EXIF orientation, 1 to 8.
+        orientation: EXIF orientation, 1 to 8; of an AVIF file, what its own properties mean.
         channels: samples of a pixel.
         depth: bits of a sample.
         pixel_ratio: width of a pixel relative to its height; 1.0 for square pixels.

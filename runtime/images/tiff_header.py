@@ -23,6 +23,7 @@ _SUBFILE, _OLD_SUBFILE = 254, 255
 _LZW, _DEFLATE, _JPEG, _PACKBITS = 5, (8, 32946), 7, 32773
 _JPEG_TABLES = 347
 _MAX_SAMPLES = 8
+_SURPLUS = 1 << 20  # bytes that a strip may hold besides its rows
 _SAME_SHAPE = 0.02  # sides of a preview and its picture have the same ratio, but for rounding
 _PREVIEW_SIDE = 256  # pixels; what is larger, and not marked as a preview, is a page
 _COMPRESSIONS = {1, 2, 3, 4, _LZW, _JPEG, *_DEFLATE, _PACKBITS}  # that the decoder reads
@@ -93,13 +94,13 @@ def _choose_pages(pages: list[Directory]) -> tuple[Directory, list[Directory]]:
     return main, [page for page in full if not _is_preview(page, main) or max(page_size(page)) > _PREVIEW_SIDE]
 
 
-def check_strips(data: bytes, header: Header, check_jpeg: Callable[[bytes], None]) -> None:
+def check_strips(data: bytes, header: Header, check_jpeg: Callable[[bytes, int, int], None]) -> None:
     """Check that every strip or tile of the main page is there, and that its compression is whole.
 
     Args:
         data: the file.
         header: its header.
-        check_jpeg: raises ValueError if a JPEG is not whole; for strips that are JPEGs.
+        check_jpeg: raises ValueError if a JPEG is not whole, or has more columns or rows; for strips that are JPEGs.
     Raises:
         ValueError: image data are missing or damaged.
     """
@@ -118,17 +119,16 @@ def check_strips(data: bytes, header: Header, check_jpeg: Callable[[bytes], None
         if stop > len(data):
             raise ValueError(f"strip {i} of {len(offsets)} ends after the end of the file")
         lines = rows if tiled or i % across < across - 1 else header.height - rows * (across - 1)
-        wanted = lines * -(-columns * samples * header.depth // 8)
+        row = -(-columns * samples * header.depth // 8)
+        wanted = lines * row
         if compression == _LZW:
             length = lzw_length(data[start:stop])
         elif compression in _DEFLATE:
-            length = _inflated_length(data[start:stop])
+            length = _inflated_length(data[start:stop], wanted, rows * row)
         elif compression == _PACKBITS:
-            length = packbits_length(data[start:stop], wanted)
-            if length > wanted:
-                raise ValueError(f"strip {i} of {len(offsets)} has runs that go beyond its {wanted} bytes")
+            length = packbits_length(data[start:stop], wanted, rows * row)
         elif compression == _JPEG:
-            check_jpeg(tables[:-2] + data[start + 2 : stop] if tables else data[start:stop])
+            check_jpeg(tables[:-2] + data[start + 2 : stop] if tables else data[start:stop], columns, rows)
             continue
         else:
             continue
@@ -136,15 +136,25 @@ def check_strips(data: bytes, header: Header, check_jpeg: Callable[[bytes], None
             raise ValueError(f"strip {i} of {len(offsets)} has {length} bytes; expected: {wanted}")
 
 
-def _inflated_length(strip: bytes) -> int:
-    """Number of bytes that a strip holds, as far as it is whole."""
+def _inflated_length(strip: bytes, wanted: int, most: int) -> int:
+    """Number of bytes that a strip holds.
+
+    Args:
+        strip: its zlib stream, and perhaps padding.
+        wanted: bytes of its rows.
+        most: bytes of as many rows as any strip has: some writers fill the last one.
+    Raises:
+        ValueError: it is damaged, or goes on after its rows without an end.
+    """
     inflate, length = zlib.decompressobj(), 0
     try:
-        while strip and not inflate.eof:
+        while strip and not inflate.eof and length <= most + _SURPLUS:
             length += len(inflate.decompress(strip, 1 << 20))
             strip = inflate.unconsumed_tail
     except zlib.error as err:
         raise ValueError(f"damaged Deflate data: {err}") from err
+    if length > wanted and not inflate.eof:
+        raise ValueError(f"damaged Deflate data: they do not end at {wanted} bytes")
     return length
 
 

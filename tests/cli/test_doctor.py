@@ -77,7 +77,17 @@ def test_this_machine_is_healthy_and_no_file_remains(tmp_path: Path) -> None:
 def test_every_missing_package_is_listed_with_its_install_command(bare: BareInterpreter) -> None:
     code, findings = bare.doctor()
     assert code == 1
-    for name in ("numpy", "h5py", "opencv-python-headless", "onnx", "onnxruntime", "jinja2", "platformdirs", "rich"):
+    for name in (
+        "numpy",
+        "h5py",
+        "opencv-python-headless",
+        "onnx",
+        "onnxruntime",
+        "jinja2",
+        "platformdirs",
+        "rich",
+        "simplejpeg",
+    ):
         assert (findings[name]["state"], findings[name]["mend"]) == ("missing", f"pip install {name}")
     assert findings["faiss"]["state"] == "missing"
     assert "pip install faiss-cpu" in findings["faiss"]["mend"]

@@ -250,6 +250,85 @@ def test_whole_strips_are_read(kind: str, shape: tuple[int, int]) -> None:
         np.testing.assert_array_equal(photo.pixels, pixels)
 
 
+def strip_of(data: bytes, number: int) -> tuple[int, int]:
+    """Start and length of a strip."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages[0]
+        return page.dataoffsets[number], page.databytecounts[number]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TIFF_KINDS)
+@pytest.mark.parametrize("filling", [b"\0", b"\xff", b"\x55"])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_strip_that_was_overwritten_is_corrupt(kind: str, filling: bytes, seed: int) -> None:
+    grain = np.random.default_rng(seed).normal(0, 6, (340, 280, 3))
+    data = bytearray(compressed(kind, np.clip(make.scene(340, 280, seed=seed) + grain, 0, 255).astype(np.uint8)))
+    offset, count = strip_of(bytes(data), 0)
+    start = offset + count * (seed + 1) // 8
+    size = min(3000, count // 3)
+    data[start : start + size] = filling * size
+    with pytest.raises(ImageError) as caught:
+        decode_photo(bytes(data), long_side=640)
+    assert caught.value.status is Status.CORRUPT
+
+
+def with_last_strip(data: bytes, content: bytes) -> bytes:
+    """The file with another last strip, at its end."""
+    pages = data + content
+    offset, count = strip_of(data, -1)
+    return pages.replace(struct.pack("<I", offset), struct.pack("<I", len(data)), 1).replace(
+        struct.pack("<I", count), struct.pack("<I", len(content)), 1
+    )
+
+
+@pytest.mark.parametrize("kind", ["deflate", "packbits"])
+def test_a_strip_that_goes_on_after_its_rows_is_corrupt(kind: str) -> None:
+    data = compressed(kind)
+    offset, count = strip_of(data, -1)
+    strip = data[offset : offset + count]
+    if kind == "deflate":
+        deflate = zlib.compressobj()
+        longer = deflate.compress(zlib.decompress(strip) + bytes(range(200))) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    else:
+        longer = strip + b"\x13" + bytes(range(20)) + strip[:40]  # as if runs before had become shorter
+    with pytest.raises(ImageError) as caught:
+        decode_photo(with_last_strip(data, longer), long_side=640)
+    assert caught.value.status is Status.CORRUPT
+
+
+@pytest.mark.parametrize("kind", ["deflate", "packbits"])
+@pytest.mark.parametrize("padding", [b"\0", bytes(range(16)), bytes(3000), b"\x80" * 200])
+def test_padding_after_a_strip_is_harmless(kind: str, padding: bytes) -> None:
+    data = compressed(kind)
+    offset, count = strip_of(data, -1)
+    padded = with_last_strip(data, data[offset : offset + count] + padding)
+    assert strip_of(padded, -1)[1] == count + len(padding)
+    np.testing.assert_array_equal(decode_photo(padded, long_side=640).pixels, SCENE)
+
+
+@pytest.mark.parametrize("kind", ["deflate", "packbits"])
+def test_a_last_strip_with_all_rows_of_a_strip_is_whole(kind: str) -> None:
+    out = io.BytesIO()
+    rows = 32  # 170 are five strips and ten rows
+    Image.fromarray(SCENE).save(out, "TIFF", compression=TIFF_KINDS[kind], tiffinfo={278: rows})
+    data = out.getvalue()
+    filled = np.vstack([SCENE[160:], np.random.default_rng(0).integers(0, 256, (22, 140, 3), np.uint8)])
+    other = io.BytesIO()
+    Image.fromarray(filled).save(other, "TIFF", compression=TIFF_KINDS[kind], tiffinfo={278: rows})
+    offset, count = strip_of(other.getvalue(), 0)
+    full = with_last_strip(data, other.getvalue()[offset : offset + count])
+    assert difference(full, SCENE) == 0
+
+
+def test_a_strip_of_a_few_kilobytes_that_stands_for_gigabytes_is_no_work() -> None:
+    deflate = zlib.compressobj(9)
+    bomb = b"".join(deflate.compress(bytes(1 << 20)) for _ in range(64)) + deflate.flush()
+    with pytest.raises(ImageError) as caught:
+        decode_photo(with_last_strip(compressed("deflate"), bomb), long_side=640)
+    assert caught.value.status is Status.CORRUPT
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", TIFF_KINDS)
 @pytest.mark.parametrize("damage", ["zeros", "noise", "cut"])

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from runtime.images.decode import ImageError, Limits, decode_image
+from runtime.images.decode import ImageError, Limits, decode_image, decode_photo
 from runtime.images.header import read_header
 from runtime.records import Status
 from tests.support import encoded_images as make
+from tests.support.avif_files import box, grid_avif
 from tests.support.errors import raises
 
 SQUARE = make.scene(112, 112)
@@ -162,3 +163,23 @@ def test_headers_give_the_stored_size(kind: str) -> None:
         header = read_header(make.encode(make.scene(90, 70), kind, **options))
         assert header is not None
         assert (header.kind, header.width, header.height) == (kind.lower(), 70, 90)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("transparent", [False, True])
+def test_an_avif_file_is_turned_by_its_properties(orientation: int, transparent: bool) -> None:
+    upright = make.scene(96, 64)
+    stored = np.ascontiguousarray(make.STORED[orientation](upright))
+    if transparent:
+        stored = np.dstack([stored, np.full(stored.shape[:2], 255, np.uint8)])
+    photo = decode_photo(make.encode(stored, "AVIF", orientation, quality=95), long_side=96)
+    assert (photo.height, photo.width) == (96, 64)
+    assert photo.pixels.shape == upright.shape
+    assert np.abs(photo.pixels.astype(int) - upright).mean() < 4
+
+
+def test_a_grid_is_turned_as_a_whole() -> None:
+    tile = make.scene(96, 64)
+    photo = decode_photo(grid_avif(tile, 2, 3, turn=box(b"irot", b"\1") + box(b"imir", b"\0")), long_side=640)
+    expected = make.STORED[5](np.tile(tile, (2, 3, 1)))
+    assert np.abs(photo.pixels.astype(int) - expected).mean() < 4
