@@ -13,6 +13,7 @@ from typing import Any
 from .. import __version__
 from ..errors import ConfigError, MissingDependencyError, OutputExistsError
 from ..files import check_parent, storage_error, write_durable
+from ..regular import NOTE_BYTES, read_regular
 from ..text import printable
 from .compare import EngineComparison
 from .detectors import DetectorFigures, recommend
@@ -142,7 +143,7 @@ def check_report_folder(folder: Path, photos: Path, *, force: bool) -> None:
 
 def _is_ours(path: Path) -> bool:
     try:
-        return "facemill_evaluation" in json.loads(path.read_text(encoding="utf-8"))
+        return "facemill_evaluation" in json.loads(read_regular(path, NOTE_BYTES))
     except (OSError, TypeError, ValueError):
         return False
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from ..errors import MachineError
+from ..regular import NotRegular, open_regular
 
 EXTENSIONS = frozenset({b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", b".tiff", b".jp2", b".avif"})
 # Thumbnails and notes of NAS boxes and operating systems: copies of photos, or no photos in spite of their names.
@@ -134,11 +134,13 @@ def passed_over_text(passed_over: Sequence[tuple[str, int]]) -> str:
 
 def _first_bytes(path: bytes, count: int = _SNIFF_BYTES) -> bytes:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        fd = open_regular(path)
+    except NotRegular:
+        return b""
     except OSError as err:
         return _nothing(err, path)
     try:
-        return os.read(fd, count) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        return os.read(fd, count)
     except OSError as err:
         return _nothing(err, path)
     finally:

@@ -29,6 +29,7 @@ from ..files import (
     write_durable,
 )
 from ..locks import Lock
+from ..regular import NOTE_BYTES, read_regular
 from .contract import EmbeddingContract
 from .opening import refuse_system_error
 
@@ -90,7 +91,7 @@ def read_plan(folder: Path) -> StoredPlan | None:
     """
     path = folder / "plan.json"
     try:
-        plan = decode_plan(path.read_bytes())
+        plan = decode_plan(read_regular(path, NOTE_BYTES))
         return StoredPlan(**{**plan, "contract": EmbeddingContract.from_dict(plan["contract"])})
     except (FileNotFoundError, NotADirectoryError):
         return None
