@@ -19,7 +19,6 @@ from pathlib import Path
 from .errors import DiskFullError, FacemillError, OutputExistsError
 from .files import (
     TEMPORARY_SUFFIX,
-    check_parent,
     make_folder,
     restrict_folder,
     storage_error,
@@ -28,6 +27,7 @@ from .files import (
     write_durable,
 )
 from .locks import Lock
+from .outputs import check_parent
 from .tree import Tree
 
 MARK = ".facemill.json"  # in a folder that is filled in place: its kind, and whether it is finished

@@ -22,6 +22,8 @@ LAYERS = {
     "schema": 0,
     "access": 0,
     "regular": 0,
+    "contents": 0,
+    "outputs": 1,
     "locks": 1,
     "files": 2,
     "libcuda": 0,

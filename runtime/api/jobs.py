@@ -13,7 +13,7 @@ from .. import defaults
 from ..attributes.answers import attribute_names
 from ..attributes.head import find_head
 from ..cuda.device import choose_gpus
-from ..engines.choose import choose_attributes, choose_detector, choose_engine, choose_landmarks
+from ..engines.choose import choose_attributes, choose_detector, choose_engine, choose_landmarks, model_files
 from ..engines.engine import Engine, EngineInfo, read_engine
 from ..errors import ConfigError
 from ..faces.rules import FaceRules
@@ -23,6 +23,7 @@ from ..maintenance import add as adding
 from ..maintenance.add import Added
 from ..maintenance.receipt import Receipt
 from ..maintenance.remove import Removal, RemovalPlan
+from ..outputs import refuse_inputs
 from ..pipeline import run as running
 from ..pipeline.contract import fit_limit_of, landmarks_of
 from ..pipeline.plan import resumed_contract
@@ -172,6 +173,7 @@ def process(
     backend = "cpu" if engine is None and backend == "auto" and "cpu" in devices else backend
     faces = faces or FaceRules(defaults.ALIGN)
     inputs = _inputs(photos)
+    refuse_inputs(Path(output), model_files(model, detector, landmarks))
     resumed = resumed_contract(Path(output), inputs, patterns, force=force)
     chosen = choose_engine(engine, model=model, backend=backend, resumed=resumed.model or "")
     if faces.max_fit is None and resumed.detects_faces:

@@ -1,0 +1,143 @@
+"""Check, before the work, that an output can be written, and that nothing else is lost by it.
+
+An output never replaces one of the inputs of its command, nor what is plainly something else than the command writes:
+`--force` is for the output of an earlier run, not for a photo whose name was typed in its place.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from .contents import SNIFF_BYTES, TEXT, kind_of
+from .errors import ConfigError, OutputExistsError
+from .regular import AnyPath, open_regular
+
+
+def check_output(
+    path: Path,
+    what: str = "",
+    endings: Sequence[str] = (),
+    *,
+    force: bool,
+    kind: str = TEXT,
+    inputs: Iterable[AnyPath] = (),
+    other: str = "another file with -o",
+) -> None:
+    """Check an output file.
+
+    Args:
+        path: the output file.
+        what: its name in messages, such as "the list".
+        endings: the allowed file name endings, in lower case; empty to allow any.
+        force: an existing file may be replaced.
+        kind: what is written, see `contents.kind_of`.
+        inputs: the files that the command reads.
+        other: the alternative that messages suggest.
+    Raises:
+        ConfigError: the name has another ending, the folder does not exist, or the file is one of the inputs.
+        OutputExistsError: the file exists, and `force` is not given; or it is no regular file, or of another kind.
+    """
+    label = what or "the output"
+    if endings and path.suffix.lower() not in endings:
+        raise ConfigError(f"{label} is {path}; expected: a name that ends in {' or '.join(endings)}")
+    check_parent(path, label, other=other)
+    refuse_special(path, other=other)
+    refuse_inputs(path, inputs, other=other)
+    refuse_other_kind(path, kind, other=other)
+    if os.path.lexists(path) and not force:
+        raise OutputExistsError(f"{path} exists. Name {other}, or replace it with --force")
+
+
+def check_parent(path: Path, label: str = "the output", *, other: str = "another file with -o") -> None:
+    """Refuse an output in a folder that does not exist: its name may have a typo, or its disk is not mounted.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if not path.parent.is_dir():
+        raise ConfigError(
+            f"there is no folder {path.parent} for {label} {path.name}. Create it with mkdir -p, mount its disk, or "
+            f"name {other}"
+        )
+
+
+def refuse_special(path: Path, *, other: str = "another file") -> None:
+    """Refuse to replace anything but a regular file or a symbolic link.
+
+    Args:
+        path: the output, which may be missing.
+        other: the alternative that messages suggest.
+    Raises:
+        OutputExistsError: it is a folder, a device, a pipe or a socket; or a link to one.
+    """
+    for look in (os.lstat, os.stat):
+        try:
+            mode = look(path).st_mode
+        except OSError:
+            return  # missing, a link to nothing, or a folder that cannot be read: the writer says more
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+            kind = "a folder" if stat.S_ISDIR(mode) else "a device, a pipe or a socket"
+            raise OutputExistsError(f"{path} is {kind}; expected: the name of a regular file. Name {other}")
+
+
+def refuse_inputs(path: Path, inputs: Iterable[AnyPath], *, other: str = "another file with -o") -> None:
+    """Refuse an output that is one of the inputs of its command, whatever their names and links.
+
+    Args:
+        path: the output, which may be missing.
+        inputs: paths of files; a missing one counts for nothing.
+        other: the alternative that messages suggest.
+    Raises:
+        ConfigError: it is the same file as an input.
+    """
+    with suppress(OSError):  # a missing output is no input
+        output = os.stat(path)
+        for source in inputs:
+            with suppress(OSError, ValueError):
+                if os.path.samestat(output, os.stat(source)):
+                    break
+        else:
+            return
+        raise ConfigError(
+            f"the output {path} is also an input of this command, {os.fsdecode(source)}, and would be lost; expected: "
+            f"a different file. Name {other}"
+        )
+
+
+def refuse_other_kind(path: Path, kind: str, *, other: str = "another file with -o") -> None:
+    """Refuse to replace a file that is plainly something else than what is written. Empty files may be replaced.
+
+    Args:
+        path: the output, which may be missing.
+        kind: what is written, see `contents.kind_of`. Unknown bytes may be a damaged file of any kind but text.
+        other: the alternative that messages suggest.
+    Raises:
+        OutputExistsError: it is something else.
+    """
+    start = b""
+    with suppress(OSError):  # missing, or not readable: the writer says more
+        start = first_bytes(path)
+    found = kind_of(start)
+    if found in (kind, "") and not (kind == TEXT and b"\0" in start):
+        return
+    raise OutputExistsError(
+        f"{path} is {found or 'no text'}; expected: {kind}, which this command writes. --force replaces nothing else. "
+        f"Name {other}, or move that file away"
+    )
+
+
+def first_bytes(path: AnyPath, count: int = SNIFF_BYTES) -> bytes:
+    """The first bytes of a regular file.
+
+    Raises:
+        OSError: it cannot be read, or is something else.
+    """
+    fd = open_regular(path)
+    try:
+        return os.read(fd, count)
+    finally:
+        os.close(fd)
