@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from .contents import SNIFF_BYTES, TEXT, kind_of
+from .contents import SNIFF_BYTES, TEXT, is_text, kind_of
 from .errors import ConfigError, OutputExistsError
-from .regular import AnyPath, open_regular
+from .regular import AnyPath, NotRegular, open_regular
 
 
 def check_output(
@@ -128,6 +128,39 @@ def refuse_other_kind(path: Path, kind: str, *, other: str = "another file with 
         f"{path} is {found or 'no text'}; expected: {kind}, which this command writes. --force replaces nothing else. "
         f"Name {other}, or move that file away"
     )
+
+
+def check_appended(path: Path, others: Iterable[AnyPath], *, option: str) -> None:
+    """Check a file to which lines of text are to be appended: a new file, an empty one, text, or a device.
+
+    Args:
+        path: the file, which may be missing.
+        others: the inputs and outputs of the command, which may be missing too.
+        option: the option that names it.
+    Raises:
+        ConfigError: it is one of the others, or holds something else than text, or is a folder, a pipe or a socket.
+    """
+    real = os.path.realpath(path)
+    same = next((os.fsdecode(other) for other in others if _is(real, other)), "")
+    fault = f"is also {same}, which this command reads or writes" if same else ""
+    if not fault:
+        try:
+            if not is_text(first_bytes(path)):
+                fault = "holds something else than text"
+        except NotRegular as err:
+            fault = "" if err.kind == "a device" else f"is {err.kind}"
+        except OSError:
+            pass  # missing, or not readable: the writer says more
+    if fault:
+        raise ConfigError(f"{option} is {path}, which {fault}; expected: a text file of its own. Name another one")
+
+
+def _is(real: str, other: AnyPath) -> bool:
+    """Whether a path leads to a file, which may be missing, or whether both are the same."""
+    try:
+        return os.path.samestat(os.stat(real), os.stat(other))
+    except (OSError, ValueError):
+        return real == os.path.realpath(os.fsdecode(other).replace("\0", ""))
 
 
 def first_bytes(path: AnyPath, count: int = SNIFF_BYTES) -> bytes:

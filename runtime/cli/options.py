@@ -185,7 +185,7 @@ csv_safe_option = click.option(
     "--csv-safe", is_flag=True, help="In CSV, write ' before a name that a spreadsheet would take for a formula."
 )
 page_option = click.option("--html", "page", type=PATH, help="Also write an HTML page with the photos.")
-log_option = click.option("--log", "log_file", type=PATH, help="Also append the log to this file.")
+log_option = click.option("--log", "log_file", type=PATH, help="Also append the log to this text file.")
 latency_option = click.option(
     "--latency",
     "latency_ms",

@@ -82,6 +82,50 @@ def test_an_input_or_another_file_is_never_replaced(words: tuple[str, ...], code
     assert content(folder) == before
 
 
+LOGGED = ("process", "photos", "--engine", "e.onnx", "--align", "none")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*LOGGED, "-o", "new.h5", "--log", "new.h5"),
+        (*LOGGED, "-o", "new.h5", "--log", "photos/../new.h5"),
+        (*LOGGED, "-o", "new.h5", "--log", "photos/0.jpg"),
+        (*LOGGED, "-o", "new.h5", "--log", "people.h5"),
+        (*LOGGED, "-o", "new.h5", "--log", "e.onnx.json", "--engine", "e.onnx.json"),
+        ("process", "@list.txt", "-o", "new.h5", "--engine", "e.onnx", "--align", "none", "--log", "list.h5"),
+        ("process", "photos", "-o", "new.h5", "--model", "m.toml", "--align", "none", "--log", "m.toml"),
+        ("add", "people.h5", "@list.txt", "--log", "list.txt"),
+        ("attributes", "people.h5", "--log", "soft.h5"),
+        ("serve", "people.h5", "--port", "0", "--log", "people.h5"),
+        ("serve", "people.h5", "--port", "0", "--token-file", "list.txt", "--log", "list.txt"),
+        ("serve", "people.h5", "--port", "0", "--audit", "new.log", "--log", "new.log"),
+        ("serve", "--engine", "e.onnx", "--align", "none", "--port", "0", "--audit", "photos/0.jpg"),
+        ("serve", "--engine", "e.onnx", "--align", "none", "--token-file", "tokens", "--audit", "tokens"),
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_a_log_is_appended_to_a_text_of_its_own_only(words: tuple[str, ...], folder: Path) -> None:
+    (folder / "tokens").touch(0o600)
+    (folder / "tokens").write_text(f"gate {'0' * 64}\n")
+    before = content(folder)
+    option = "--log" if "--log" in words else "--audit"
+    assert_refused(facemill(*words, cwd=folder), "E-CONFIG", option, words[words.index(option) + 1])
+    assert content(folder) == before
+
+
+@pytest.mark.slow
+def test_a_log_goes_on_after_earlier_text(folder: Path) -> None:
+    for name, start in (("new.log", None), ("empty.log", ""), ("run.log", "2026-01-01 earlier\n")):
+        if start is not None:
+            (folder / name).write_text(start)
+        for _ in range(2):
+            assert facemill(*LOGGED, "-o", "new.h5", "--log", name, cwd=folder).returncode == 0
+        text = (folder / name).read_text()
+        assert text.startswith(start or "")
+        assert text.count("scanning for photos") == 2
+
+
 def test_an_engine_never_replaces_the_network_that_it_is_made_of(folder: Path) -> None:
     network = folder / "m.cpu-fp32.onnx"
     (folder / "m.onnx").rename(network)
