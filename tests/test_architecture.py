@@ -31,6 +31,7 @@ LAYERS = {
     "csvtable": 0,
     "__init__": 16,
     "records": 1,
+    "counts": 1,
     "extras": 1,
     "text": 1,
     "metrics": 1,

@@ -12,6 +12,7 @@ from .. import defaults
 from ..attributes.answers import VALUES
 from ..attributes.head import Head
 from ..contents import HDF5
+from ..counts import MOST_WORKERS, check_count
 from ..engines.backends import backend_of
 from ..engines.build import rebuild_if_stale
 from ..engines.engine import Engine, EngineInfo, sidecar_path
@@ -54,11 +55,11 @@ class RunOptions:
         for device in self.devices:
             if device != "cpu" and not device.isdecimal():
                 raise ConfigError(f"--device names {device!r}; expected: cpu, or numbers of GPUs like 0,1")
-        for name, value in (("--batch-size", self.batch_size), ("--workers", self.workers)):
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}; expected: auto, or a number of at least 1")
-        if self.max_unreadable < 0:
-            raise ConfigError(f"--max-unreadable is {self.max_unreadable}; expected: a number, or 0 for no limit")
+        if self.batch_size is not None:
+            check_count("--batch-size", self.batch_size)
+        if self.workers is not None:
+            check_count("--workers", self.workers, largest=MOST_WORKERS)
+        check_count("--max-unreadable", self.max_unreadable, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,8 @@ class Request:
     within: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.limit is not None:
+            check_count("--limit", self.limit)
         if self.dtype not in ("float32", "float16"):
             raise ConfigError(f"--dtype is {self.dtype!r}; expected: float32 or float16")
         if self.mode is not None and self.mode & ~0o666:
