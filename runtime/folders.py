@@ -27,7 +27,7 @@ from .files import (
     write_durable,
 )
 from .locks import Lock
-from .outputs import check_parent
+from .outputs import check_name, check_parent
 from .tree import Tree
 
 MARK = ".facemill.json"  # in a folder that is filled in place: its kind, and whether it is finished
@@ -50,6 +50,7 @@ def check_folder(path: Path, kind: str, entries: str, *, force: bool) -> None:
         OutputExistsError: the folder is finished, or holds a file that facemill did not write.
     """
     check_parent(path, kind, other="another folder")
+    check_name(path, other="another folder")
     if not os.path.lexists(path):
         return
     _check_own(path, kind, entries)
@@ -131,6 +132,7 @@ def replace_folder(
     path = Path(os.path.realpath(path))
     temporary = temporary_path(path)
     check_parent(path, kind, other="another folder")
+    check_name(path, other="another folder")
     if path.exists() and not force:
         raise OutputExistsError(f"{path} exists. Name another folder, or replace it with --force")
     sources = [*([like] if isinstance(like, Path) else like), *([path] if path.exists() else [])]

@@ -16,6 +16,8 @@ from .contents import SNIFF_BYTES, TEXT, is_text, kind_of
 from .errors import ConfigError, OutputExistsError
 from .regular import AnyPath, NotRegular, open_regular
 
+SIDE_BYTES = 64  # more than any name beside an output adds, such as `.removed-20260101T000000Z-2.json.key.partial`
+
 
 def check_output(
     path: Path,
@@ -38,13 +40,15 @@ def check_output(
         inputs: the files that the command reads.
         other: the alternative that messages suggest.
     Raises:
-        ConfigError: the name has another ending, the folder does not exist, or the file is one of the inputs.
+        ConfigError: the name has another ending or is too long, the folder does not exist, or the file is one of the
+            inputs.
         OutputExistsError: the file exists, and `force` is not given; or it is no regular file, or of another kind.
     """
     label = what or "the output"
     if endings and path.suffix.lower() not in endings:
         raise ConfigError(f"{label} is {path}; expected: a name that ends in {' or '.join(endings)}")
     check_parent(path, label, other=other)
+    check_name(path, other=other)
     refuse_special(path, other=other)
     refuse_inputs(path, inputs, other=other)
     refuse_other_kind(path, kind, other=other)
@@ -62,6 +66,23 @@ def check_parent(path: Path, label: str = "the output", *, other: str = "another
         raise ConfigError(
             f"there is no folder {path.parent} for {label} {path.name}. Create it with mkdir -p, mount its disk, or "
             f"name {other}"
+        )
+
+
+def check_name(path: Path, *, other: str = "another file with -o") -> None:
+    """Refuse an output whose name leaves no room for the names that facemill derives from it.
+
+    Raises:
+        ConfigError: its name is too long.
+    """
+    most = 255  # of nearly all file systems
+    with suppress(OSError, ValueError):
+        most = os.pathconf(path.parent, "PC_NAME_MAX")
+    size = len(os.fsencode(path.name))
+    if size > most - SIDE_BYTES:
+        raise ConfigError(
+            f"the name of the output {path.name} has {size} bytes; expected: at most {most - SIDE_BYTES}, because the "
+            f"names of files beside it are longer. Name {other}"
         )
 
 

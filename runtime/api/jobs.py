@@ -23,7 +23,7 @@ from ..maintenance import add as adding
 from ..maintenance.add import Added
 from ..maintenance.receipt import Receipt
 from ..maintenance.remove import Removal, RemovalPlan
-from ..outputs import refuse_inputs
+from ..outputs import check_name, refuse_inputs
 from ..pipeline import run as running
 from ..pipeline.contract import fit_limit_of, landmarks_of
 from ..pipeline.plan import resumed_contract
@@ -173,6 +173,7 @@ def process(
     backend = "cpu" if engine is None and backend == "auto" and "cpu" in devices else backend
     faces = faces or FaceRules(defaults.ALIGN)
     inputs = _inputs(photos)
+    check_name(Path(os.path.realpath(output)))
     refuse_inputs(Path(output), model_files(model, detector, landmarks))
     resumed = resumed_contract(Path(output), inputs, patterns, force=force)
     chosen = choose_engine(engine, model=model, backend=backend, resumed=resumed.model or "")
