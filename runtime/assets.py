@@ -17,12 +17,22 @@ def asset_dir(name: str) -> Path:
 
 
 def cache_dir(name: str) -> Path:
-    """A folder in the user's cache, created if missing: in $FACEMILL_CACHE, or in the platform's cache folder."""
+    """A folder in the user's cache, created if missing: in $FACEMILL_CACHE, or in the platform's cache folder.
+
+    Raises:
+        ConfigError: it cannot be created, or the user has no home folder.
+    """
     base = os.environ.get("FACEMILL_CACHE")
     if base is None:
         import platformdirs
 
-        base = platformdirs.user_cache_dir("facemill")
+        try:
+            base = platformdirs.user_cache_dir("facemill")
+        except RuntimeError as err:  # neither HOME nor an entry in the list of users
+            raise ConfigError(
+                "this user has no home folder, and so no folder for a cache. Choose one with: "
+                "export FACEMILL_CACHE=/your/folder"
+            ) from err
     path = Path(base) / name
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -123,7 +123,7 @@ class DamagedError(StorageError):
 
 
 class OutputExistsError(StorageError, FileExistsError):
-    """The output path exists, and --force was not given."""
+    """The output path exists, and --force was not given; or it is plainly something else than what is written."""
 
     code = "E-EXISTS"
 

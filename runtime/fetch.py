@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from .errors import FetchError
 from .files import NewFile, temporary_path
 from .progress import Listener, Reporter
+from .regular import NOTE_BYTES, open_regular, read_regular
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def _receive(url: str, new: NewFile, size_bytes: int | None, listener: Listener 
     if received:
         request.add_header("Range", f"bytes={received}-")
         if tag.exists():
-            request.add_header("If-Range", tag.read_text(encoding="ascii"))
+            request.add_header("If-Range", read_regular(tag, NOTE_BYTES).decode("ascii"))
     file, most = new.file, size_bytes or _MAX_BYTES
     try:
         response = _open(request)
@@ -247,7 +248,7 @@ def _tag_path(new: NewFile) -> Path:
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open(open_regular(path), "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

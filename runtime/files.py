@@ -34,8 +34,9 @@ from pathlib import Path
 from typing import IO
 
 from .access import PRIVATE, Access, access_like
-from .errors import ConfigError, DiskFullError, FacemillError, OutputExistsError, StorageError
+from .errors import DiskFullError, FacemillError, StorageError
 from .locks import OPEN_FLAGS, is_open_file, lock_open_file, naming_owner
+from .outputs import check_parent, refuse_special
 
 TEMPORARY_SUFFIX = ".partial"
 
@@ -55,62 +56,6 @@ def temporary_path(path: Path) -> Path:
 def is_temporary(path: Path) -> bool:
     """Whether a path has a temporary name: its writer is at work, or was killed."""
     return path.name.endswith(TEMPORARY_SUFFIX)
-
-
-def check_output(
-    path: Path, what: str = "", endings: Sequence[str] = (), *, force: bool, other: str = "another file with -o"
-) -> None:
-    """Check, before the work, that an output file can be written.
-
-    Args:
-        path: the output file.
-        what: its name in messages, such as "the list".
-        endings: the allowed file name endings, in lower case; empty to allow any.
-        force: an existing file may be replaced.
-        other: the alternative that messages suggest.
-    Raises:
-        ConfigError: the name has another ending, or the folder does not exist.
-        OutputExistsError: the file exists, and `force` is not given; or it is no regular file.
-    """
-    label = what or "the output"
-    if endings and path.suffix.lower() not in endings:
-        raise ConfigError(f"{label} is {path}; expected: a name that ends in {' or '.join(endings)}")
-    check_parent(path, label, other=other)
-    refuse_special(path, other=other)
-    if os.path.lexists(path) and not force:
-        raise OutputExistsError(f"{path} exists. Name {other}, or replace it with --force")
-
-
-def check_parent(path: Path, label: str = "the output", *, other: str = "another file with -o") -> None:
-    """Refuse an output in a folder that does not exist: its name may have a typo, or its disk is not mounted.
-
-    Raises:
-        ConfigError: there is no such folder.
-    """
-    if not path.parent.is_dir():
-        raise ConfigError(
-            f"there is no folder {path.parent} for {label} {path.name}. Create it with mkdir -p, mount its disk, or "
-            f"name {other}"
-        )
-
-
-def refuse_special(path: Path, *, other: str = "another file") -> None:
-    """Refuse to replace anything but a regular file or a symbolic link.
-
-    Args:
-        path: the output, which may be missing.
-        other: the alternative that messages suggest.
-    Raises:
-        OutputExistsError: it is a folder, a device, a pipe or a socket; or a link to one.
-    """
-    for look in (os.lstat, os.stat):
-        try:
-            mode = look(path).st_mode
-        except OSError:
-            return  # missing, a link to nothing, or a folder that cannot be read: the writer says more
-        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-            kind = "a folder" if stat.S_ISDIR(mode) else "a device, a pipe or a socket"
-            raise OutputExistsError(f"{path} is {kind}; expected: the name of a regular file. Name {other}")
 
 
 def is_trusted(path: Path, *, beside: Path | None = None) -> bool:

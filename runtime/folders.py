@@ -20,7 +20,6 @@ from .access import access_like
 from .errors import DiskFullError, FacemillError, OutputExistsError
 from .files import (
     TEMPORARY_SUFFIX,
-    check_parent,
     make_folder,
     restrict_folder,
     storage_error,
@@ -28,6 +27,7 @@ from .files import (
     temporary_path,
 )
 from .locks import Lock
+from .outputs import check_name, check_parent
 from .tree import Tree
 
 MARK = ".facemill.json"  # in a folder that is filled in place: its kind, and whether it is finished
@@ -50,6 +50,7 @@ def check_folder(path: Path, kind: str, entries: str, *, force: bool) -> None:
         OutputExistsError: the folder is finished, or holds a file that facemill did not write.
     """
     check_parent(path, kind, other="another folder")
+    check_name(path, other="another folder")
     if not os.path.lexists(path):
         return
     _check_is_folder(path, kind)
@@ -148,6 +149,7 @@ def replace_folder(
     path = Path(os.path.realpath(path))
     temporary = temporary_path(path)
     check_parent(path, kind, other="another folder")
+    check_name(path, other="another folder")
     if path.exists() and not force:
         raise OutputExistsError(f"{path} exists. Name another folder, or replace it with --force")
     sources = [*([like] if isinstance(like, Path) else like), *([path] if path.exists() else [])]

@@ -156,7 +156,7 @@ def lock_open_file(fd: int, path: Path, busy: str, *, wait: bool, required: bool
 def is_locked(path: Path) -> bool:
     """Whether a living process holds the lock of a file. A file system without locks, or no file, has no holder."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
     try:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from .assets import asset_dir
 from .errors import ModelError
+from .regular import TooLarge, read_regular
 from .schema import Annotated, Rule, convert, parse_toml
 
 logger = logging.getLogger(__name__)
@@ -193,16 +194,7 @@ def user_folder() -> list[Path]:
 
 def _read(path: Path) -> ModelSpec:
     try:
-        if path.exists() and not path.is_file():
-            raise ModelError(f"the model file {path} is no regular file; expected: a TOML file")
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
-            raise ModelError(
-                f"the model file {path} has {path.stat().st_size:,} bytes; expected: a TOML file of at most "
-                f"{_MAX_BYTES:,} bytes. Name the TOML file that describes the model, not its weights"
-            )
-        raw = parse_toml(content.decode("utf-8"))
+        raw = parse_toml(read_regular(path, _MAX_BYTES).decode("utf-8"))
         if "detector" in raw:  # the key of model files before models had tasks
             raw = {**raw, "task": "detect", "decode": raw["detector"]}
             del raw["detector"]
@@ -215,6 +207,11 @@ def _read(path: Path) -> ModelSpec:
             raise ValueError(f"decode is {spec.decode!r}; expected: {expected}")
         if spec.task == "landmarks" and spec.dimension != LANDMARK_VALUES:
             raise ValueError(f'dimension is {spec.dimension}; expected: {LANDMARK_VALUES}, for the task "landmarks"')
+    except TooLarge as err:
+        raise ModelError(
+            f"the model file {path} cannot be read: {err.strerror}. Name the TOML file that describes the model, not "
+            f"its weights"
+        ) from err
     except OSError as err:
         raise ModelError(f"the model file {path} cannot be read: {err.strerror}") from err
     except ValueError as err:

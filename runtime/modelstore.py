@@ -13,6 +13,7 @@ from .fetch import fetch, sha256_of
 from .files import write_durable
 from .modelspec import ModelSpec, load_spec, user_folder
 from .progress import Listener
+from .regular import open_regular
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def check_weights(spec: ModelSpec, path: Path) -> None:
 
 def mistaken_for(path: Path) -> str:
     """What often lies in the place of an ONNX file, for a message: a Git LFS pointer, an HTML page; else empty."""
-    with path.open("rb") as file:
+    with open(open_regular(path), "rb") as file:
         start = file.read(256).lstrip().lower()
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer (run git lfs pull there), "

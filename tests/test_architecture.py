@@ -21,6 +21,9 @@ LAYERS = {
     "errors": 0,
     "schema": 0,
     "access": 0,
+    "regular": 0,
+    "contents": 0,
+    "outputs": 1,
     "locks": 1,
     "files": 2,
     "libcuda": 0,
@@ -28,6 +31,7 @@ LAYERS = {
     "csvtable": 0,
     "__init__": 16,
     "records": 1,
+    "counts": 1,
     "extras": 1,
     "text": 1,
     "metrics": 1,
@@ -337,3 +341,61 @@ def test_own_writes_are_recognised(tmp_path: Path) -> None:
         "open('a')\npath.open('rb')\nos.open('a', os.O_RDONLY)\n'a'.replace('a', 'b')\nGallery.open(file)"
     )
     assert own_writes(tmp_path / "a.py") == set()
+
+
+# Files that a user or a file names, or that lie beside one, are opened by regular.py alone: a pipe would keep its
+# reader waiting for ever. What remains:
+OWN_READERS = {
+    "access.py": "reads /proc",
+    "locks.py": "reads /proc",
+    "progress.py": "reads /proc",
+    "storage/child.py": "reads /proc",
+    "estimate/machine.py": "reads /proc and /sys",
+    "doctor/examine.py": "reads /proc",
+    "engines/onnxruntime/runner.py": "reads /proc",
+    "sources/disks.py": "reads /proc",
+    "jobs/events.py": "reads the log that it keeps open itself",
+    "cuda/kernels.py": "a file of the package",
+    "pages/page.py": "a file of the package",
+    "server/openapi.py": "a file of the package",
+    "web/models_page.py": "a file of the package",
+    "web/static.py": "a file of the package",
+    "cli/demo.py": "a picture that the demo has just drawn",
+    "cli/streams.py": "a pipe of the command itself",
+}
+
+
+def own_reads(path: Path) -> set[str]:
+    """Return the calls by which a module opens a path to read it, other than by an open descriptor."""
+    calls = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        function = ast.unparse(node.func)
+        if isinstance(node.func, ast.Attribute):
+            calls |= {node.func.attr} & {"read_text", "read_bytes"}
+        if function == "open" or function.endswith((".open", "np.load")):
+            opened = ast.unparse(node.args[0]) if node.args else ""
+            modes = [
+                value.value
+                for value in [*node.args, *(k.value for k in node.keywords)]
+                if isinstance(value, ast.Constant)
+            ]
+            reads = function == "open" or "rb" in modes
+            if reads and not re.match(r"(open_regular|_create)\(|fd\b", opened):
+                calls.add(function)
+    return calls
+
+
+@pytest.mark.slow
+def test_files_are_read_by_one_module() -> None:
+    readers = {path.relative_to(RUNTIME).as_posix(): own_reads(path) for path in MODULES}
+    assert {name for name, how in readers.items() if how} == set(OWN_READERS), "use read_regular of regular.py"
+
+
+def test_own_reads_are_recognised(tmp_path: Path) -> None:
+    for code in ("open(path)", "open(path, 'rb')", "path.open('rb')", "path.read_text()", "path.read_bytes()"):
+        (tmp_path / "a.py").write_text(code)
+        assert own_reads(tmp_path / "a.py")
+    (tmp_path / "a.py").write_text("open(open_regular(path), 'rb')\nopen(fd, 'rb')\nFile.open(a)\nopen(fd)")
+    assert own_reads(tmp_path / "a.py") == set()

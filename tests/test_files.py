@@ -20,7 +20,6 @@ from runtime import files
 from runtime.errors import ConfigError, DiskFullError, LockedError, OutputExistsError, StorageError
 from runtime.files import (
     NewFile,
-    check_output,
     create_empty,
     durable_file,
     is_temporary,
@@ -32,6 +31,7 @@ from runtime.files import (
     write_durable,
 )
 from runtime.locks import Lock
+from runtime.outputs import check_output
 from tests.support.errors import raises
 from tests.support.facemill_command import ROOT
 

@@ -14,7 +14,7 @@ from typing import Any
 from .. import defaults
 from ..engines.choose import choose_detector, choose_engine, choose_landmarks, is_file_name, licence_of
 from ..engines.engine import Engine, read_engine
-from ..errors import ConfigError, Interrupted, OptionError
+from ..errors import Interrupted, OptionError
 from ..evaluation.attach import attach_calibration, calibration_of, check_file
 from ..evaluation.attributes import AttributeReport, measure_attributes, read_known
 from ..evaluation.compare import compare_evaluations
@@ -81,12 +81,10 @@ def evaluate(
     """
     if detectors and (compare or calibrate):
         raise OptionError("detectors are compared; expected: neither engines to compare nor a file to calibrate")
-    if pairs is not None and pairs.exists() and not pairs.is_file():
-        raise ConfigError(f"the pairs file {pairs} is no regular file; expected: a text file")
     judged = None if pairs is None else read_pairs(pairs)
     check_folder(folder, judged)
     if output is not None:
-        check_report_folder(output, folder, force=force)
+        check_report_folder(output, folder, force=force, inputs=[] if pairs is None else [pairs])
     faces = faces or FaceRules(defaults.ALIGN)
     kept = calibrate or (output and output / ("embeddings-1.h5" if compare else "embeddings.h5"))
     resumed = (
@@ -181,7 +179,7 @@ def evaluate_attributes(
     """
     known = read_known(labels)
     if output is not None:
-        check_report_folder(output, folder, force=force)
+        check_report_folder(output, folder, force=force, inputs=[labels])
     options: dict[str, Any] = {"engine": engine, "model": model, "backend": backend, "detector": detector}
     options |= {"faces": faces, "force": force, "listener": listener, "control": control}
     with ExitStack() as stack:

@@ -13,7 +13,7 @@ from .. import defaults
 from ..attributes.answers import attribute_names
 from ..attributes.head import find_head
 from ..cuda.device import choose_gpus
-from ..engines.choose import choose_attributes, choose_detector, choose_engine, choose_landmarks
+from ..engines.choose import choose_attributes, choose_detector, choose_engine, choose_landmarks, model_files
 from ..engines.engine import Engine, EngineInfo, read_engine
 from ..errors import ConfigError
 from ..faces.rules import FaceRules
@@ -24,6 +24,7 @@ from ..maintenance.add import Added
 from ..maintenance.receipt import Receipt
 from ..maintenance.removal_plan import RemovalPlan, unknown_names
 from ..maintenance.remove import Removal
+from ..outputs import check_name, refuse_inputs
 from ..pipeline import run as running
 from ..pipeline.contract import fit_limit_of, landmarks_of
 from ..pipeline.plan import resumed_contract
@@ -170,6 +171,8 @@ def process(
     backend = "cpu" if engine is None and backend == "auto" and "cpu" in devices else backend
     faces = faces or FaceRules(defaults.ALIGN)
     inputs = _inputs(photos)
+    check_name(Path(os.path.realpath(output)))
+    refuse_inputs(Path(output), model_files(model, detector, landmarks))
     resumed = resumed_contract(Path(output), inputs, patterns, force=force)
     chosen = choose_engine(engine, model=model, backend=backend, resumed=resumed.model or "")
     if faces.max_fit is None and resumed.detects_faces:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..assets import asset_dir
 from ..errors import ModelError
 from ..modelspec import user_folder
+from ..regular import read_regular
 from .answers import AGES, VALUES
 
 _MAX_BYTES = 64 << 20
@@ -92,9 +93,7 @@ def read_head(path: Path) -> Head:
         ModelError: the file cannot be read, or is none.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ValueError(f"it has {path.stat().st_size:,} bytes; expected: at most {_MAX_BYTES:,}")
-        content = path.read_bytes()
+        content = read_regular(path, _MAX_BYTES)
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             facts = json.loads(str(file["facts"]))
             layers = {name: np.ascontiguousarray(file[name], np.float32) for name in _LAYERS}

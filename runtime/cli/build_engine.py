@@ -24,8 +24,8 @@ def _batch(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
         low, best, high = (int(part) for part in value.split(","))
     except ValueError as err:
         raise click.BadParameter(f"{value!r} is not three whole numbers with commas, such as 1,256,512") from err
-    if not 1 <= low <= best <= high:
-        raise click.BadParameter(f"{value!r} is out of order; expected: 1 <= MIN <= OPT <= MAX")
+    if not 1 <= low <= best <= high < 2**31:
+        raise click.BadParameter(f"{value!r} is out of order; expected: 1 <= MIN <= OPT <= MAX < 2**31")
     return low, best, high
 
 
@@ -36,7 +36,7 @@ def _batch(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--calibration", multiple=True, metavar="PHOTOS", help="Folder, file or @list to calibrate int8 on.")
 @click.option(
     "--calibration-count",
-    type=click.IntRange(min=64),
+    type=options.Count(64),
     default=defaults.CALIBRATION_COUNT,
     show_default=True,
     help="Number of photos to calibrate on.",

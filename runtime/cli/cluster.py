@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @click.command(name="cluster")
 @options.file_argument
-@click.option("-k", "--people", type=click.IntRange(min=1), help="Number of people, if it is known.")
-@click.option("--threshold", type=click.FloatRange(0, 1, min_open=True), help="Minimum score of two linked photos.")
+@click.option("-k", "--people", type=options.Count(), help="Number of people, if it is known.")
+@click.option("--threshold", type=options.Number(0, 1, min_open=True), help="Minimum score of two linked photos.")
 @attribute_options
 @click.option("-o", "--output", type=options.PATH, help="Also write a list, a .csv file.")
 @options.csv_safe_option

@@ -7,7 +7,6 @@ import errno
 import functools
 import logging
 import os
-import stat
 import sys
 import tempfile
 import threading
@@ -128,6 +127,15 @@ def _say(text: str) -> None:
     click.echo("\n".join(map(printable, text.splitlines())), err=True)
 
 
+def _named_paths() -> Iterator[str]:
+    """What the command line names besides the log file, some of which are paths. A list is named as `@list`."""
+    context = click.get_current_context(silent=True)
+    for name, values in ({} if context is None else context.params).items():
+        for value in values if isinstance(values, tuple) else (values,):
+            if name != "log_file" and isinstance(value, (str, os.PathLike)):
+                yield os.fspath(value).removeprefix("@")
+
+
 class _LogFile(logging.FileHandler):
     """A log file. When it cannot be written, stderr says so once, and the command goes on without it."""
 
@@ -155,7 +163,8 @@ def setup_logging(*, log_file: Path | None = None, verbose: bool = False) -> Non
         log_file: appended to; None for no file.
         verbose: debug messages on stderr too.
     Raises:
-        ConfigError: the log file cannot be written, or is a folder, a pipe or a socket.
+        ConfigError: the log file cannot be written, is named by the command line for something else too, or holds
+            something else than text.
     """
     logger = logging.getLogger(_PACKAGE)
     logger.setLevel(logging.DEBUG)
@@ -168,9 +177,10 @@ def setup_logging(*, log_file: Path | None = None, verbose: bool = False) -> Non
     screen.setFormatter(_Printable("%(message)s"))
     logger.addHandler(screen)
     if log_file is not None:
+        from ..outputs import check_appended
+
+        check_appended(log_file, _named_paths(), option="--log")
         try:
-            if log_file.exists() and not (log_file.is_file() or stat.S_ISCHR(log_file.stat().st_mode)):
-                raise OSError(errno.EINVAL, "it is a folder, a pipe or a socket")  # a pipe waits for its reader
             file = _LogFile(log_file, encoding="utf-8", errors="backslashreplace")
         except OSError as err:
             raise ConfigError(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from . import options
 from .common import handle_errors
 
 _PORTRAIT_BYTES = 5000  # of the damaged photo: less than any whole portrait has
@@ -14,8 +15,8 @@ _PORTRAIT_BYTES = 5000  # of the damaged photo: less than any whole portrait has
 
 @click.command(name="demo")
 @click.argument("folder", default="facemill-demo", type=click.Path(path_type=Path), metavar="[FOLDER]")
-@click.option("--people", type=click.IntRange(min=12), default=60, show_default=True, help="Number of people.")
-@click.option("--shots", type=click.IntRange(min=2), default=4, show_default=True, help="Photos of each person.")
+@click.option("--people", type=options.Count(12, 1_000_000), default=60, show_default=True, help="Number of people.")
+@click.option("--shots", type=options.Count(2, 1000), default=4, show_default=True, help="Photos of each person.")
 @handle_errors
 def main(folder: Path, people: int, shots: int) -> None:
     """Draw synthetic portraits, embed them, search them, and write a page with the answers.

@@ -32,7 +32,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--detectors", metavar="A,B...", callback=_names, help="Detectors to compare, separated by commas.")
 @groups.face_options
 @click.option("-o", "--output", type=options.PATH, metavar="FOLDER", help="Folder for the report and the embeddings.")
-@click.option("--gallery", type=click.IntRange(min=1), help="Report thresholds for a gallery of this number of photos.")
+@click.option("--gallery", type=options.Count(), help="Report thresholds for a gallery of this number of photos.")
 @click.option(
     "--calibrate",
     type=options.PATH,

@@ -9,10 +9,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import defaults
+from ..counts import LARGEST, MOST_WORKERS
 from ..engines.backend import PRECISIONS
 from ..engines.backends import BACKENDS
 from . import options
-from .options import PATH, Decorator, auto_or_count, device_option, duration, excludes, force_option, grouped
+from .options import (
+    PATH,
+    AutoOrCount,
+    Count,
+    Decorator,
+    Number,
+    count_option,
+    device_option,
+    duration,
+    excludes,
+    force_option,
+    grouped,
+)
 
 if TYPE_CHECKING:
     from ..faces.rules import FaceRules
@@ -266,8 +279,8 @@ class SegmentOptions(Options):
 segment_options = grouped(
     "segments",
     SegmentOptions,
-    click.option("--segment-rows", type=click.IntRange(min=1), default=defaults.SEGMENT_ROWS, hidden=True),
-    click.option("--segment-seconds", type=click.FloatRange(min=0.1), default=defaults.SEGMENT_SECONDS, hidden=True),
+    click.option("--segment-rows", type=Count(), default=defaults.SEGMENT_ROWS, hidden=True),
+    click.option("--segment-seconds", type=Number(min=0.1), default=defaults.SEGMENT_SECONDS, hidden=True),
 )
 
 
@@ -321,20 +334,8 @@ class LimitOptions(Options):
 limit_options = grouped(
     "limits",
     LimitOptions,
-    click.option(
-        "--max-bytes",
-        type=click.IntRange(min=1),
-        default=defaults.MAX_BYTES,
-        show_default=True,
-        help="Skip files larger than this, in bytes.",
-    ),
-    click.option(
-        "--max-pixels",
-        type=click.IntRange(min=1),
-        default=defaults.MAX_PIXELS,
-        show_default=True,
-        help="Skip photos with more pixels than this.",
-    ),
+    count_option("--max-bytes", defaults.MAX_BYTES, "Skip files larger than this, in bytes."),
+    count_option("--max-pixels", defaults.MAX_PIXELS, "Skip photos with more pixels than this."),
 )
 
 
@@ -348,10 +349,9 @@ class WorkOptions(Options):
     workers: int | None
 
 
-def _count_option(name: str, help_text: str) -> Decorator:
-    return click.option(
-        name, default="auto", show_default=True, metavar="auto|N", callback=auto_or_count, help=help_text
-    )
+def _count_option(name: str, largest: int, help_text: str) -> Decorator:
+    kind = AutoOrCount(1, largest)
+    return click.option(name, type=kind, default="auto", show_default=True, metavar="auto|N", help=help_text)
 
 
 work_options = grouped(
@@ -372,8 +372,8 @@ work_options = grouped(
         show_default=True,
         help="Decoder of the photos. auto: DALI on the GPU for a TensorRT engine if it is installed, else OpenCV.",
     ),
-    _count_option("--batch-size", "Images in one call of the engine; auto measures the best number."),
-    _count_option("--workers", "Threads that decode; auto measures the best number."),
+    _count_option("--batch-size", LARGEST, "Images in one call of the engine; auto measures the best number."),
+    _count_option("--workers", MOST_WORKERS, "Threads that decode; auto measures the best number."),
 )
 mode_option = click.option(
     "--mode",

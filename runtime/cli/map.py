@@ -25,7 +25,7 @@ from .common import handle_errors, print_summary, setup_logging
 )
 @click.option(
     "--limit",
-    type=click.IntRange(min=3),
+    type=options.Count(3),
     default=defaults.MAP_POINTS,
     show_default=True,
     help="Maximum number of points; of more embeddings, this number is drawn evenly from FILE.",

@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from .. import defaults
+from ..counts import LARGEST
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -136,16 +137,40 @@ def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> f
         return None
     if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", value):
         raise click.BadParameter(f"{value!r} is no duration; expected: 90s, 30m, 2h, 1h30m or 1d", ctx, param)
-    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([smhd])", value))
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([smhd])", value))
+    if not math.isfinite(seconds):
+        raise click.BadParameter(f"{value!r:.40} is no finite duration", ctx, param)
+    return seconds
 
 
-def auto_or_count(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
-    """Parse `auto` (None) or a whole number from 1."""
-    if value == "auto":
-        return None
-    if value.isdecimal() and int(value) >= 1:
-        return int(value)
-    raise click.BadParameter(f"{value!r} is neither 'auto' nor a whole number from 1", ctx, param)
+class Count(click.IntRange):
+    """A whole number within bounds. No number is larger than a file can store; the help need not say that."""
+
+    def __init__(self, smallest: int = 1, largest: int = LARGEST) -> None:
+        super().__init__(smallest, None if largest == LARGEST else largest)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if number > LARGEST:
+            self.fail(f"{number} is too large; expected: at most {LARGEST}", param, ctx)
+        return number
+
+
+class Number(click.FloatRange):
+    """A number that is finite: neither `nan` nor `inf` is one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
+
+
+class AutoOrCount(Count):
+    """`auto` (None), or a whole number."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return None if value == "auto" else super().convert(value, param, ctx)
 
 
 def device_option(help_text: str) -> Decorator:
@@ -162,12 +187,12 @@ def force_option(help_text: str) -> Decorator:
 
 def count_option(name: str, default: int, help_text: str) -> Decorator:
     """A whole number from 1."""
-    return click.option(name, type=click.IntRange(min=1), default=default, show_default=True, help=help_text)
+    return click.option(name, type=Count(), default=default, show_default=True, help=help_text)
 
 
 def seed_option(largest: int, help_text: str = "Random seed.", name: str = "--seed") -> Decorator:
     """A seed, 0 to `largest`."""
-    return click.option(name, type=click.IntRange(0, largest), default=0, show_default=True, help=help_text)
+    return click.option(name, type=Count(0, largest), default=0, show_default=True, help=help_text)
 
 
 attributes_option = click.option(
@@ -185,11 +210,11 @@ csv_safe_option = click.option(
     "--csv-safe", is_flag=True, help="In CSV, write ' before a name that a spreadsheet would take for a formula."
 )
 page_option = click.option("--html", "page", type=PATH, help="Also write an HTML page with the photos.")
-log_option = click.option("--log", "log_file", type=PATH, help="Also append the log to this file.")
+log_option = click.option("--log", "log_file", type=PATH, help="Also append the log to this text file.")
 latency_option = click.option(
     "--latency",
     "latency_ms",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=defaults.LATENCY_MS,
     metavar="MS",
     show_default=True,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..counts import LARGEST_DIMENSION
 from ..sources.kinds import passed_over_text
 from ..text import printable
 from . import groups, options
@@ -20,15 +21,17 @@ if TYPE_CHECKING:
 
 @click.command(name="plan")
 @click.argument("photos", nargs=-1, metavar="[PHOTOS...]")
-@click.option("--count", type=click.IntRange(min=1), help="Number of photos, if PHOTOS are not on this machine.")
+@click.option("--count", type=options.Count(), help="Number of photos, if PHOTOS are not on this machine.")
 @click.option("--engine", type=options.PATH, help="Engine file made by build-engine.")
 @click.option("--model", help="Registered model or model file (PATH.toml).  [default: as for facemill process]")
-@click.option("--dimension", type=click.IntRange(min=1), help="Numbers in an embedding.  [default: the model's]")
+@click.option(
+    "--dimension", type=options.Count(1, LARGEST_DIMENSION), help="Numbers in an embedding.  [default: the model's]"
+)
 @groups.pattern_options
 @groups.dtype_option
 @groups.align_option
 @options.output_option
-@click.option("--gpu-memory", type=click.FloatRange(min=0, min_open=True), help="Free memory of the target GPU, in GB.")
+@click.option("--gpu-memory", type=options.Number(min=0, min_open=True), help="Free memory of the target GPU, in GB.")
 @options.json_option
 @options.exclusive("--engine", "--model", why="an engine is built from one model")
 @handle_errors

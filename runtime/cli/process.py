@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 @click.option("--skip-duplicates", is_flag=True, help="Embed files that are the same to the byte only once.")
 @click.option("--retry", is_flag=True, help="Process failed photos again.")
 @groups.pattern_options
-@click.option("--limit", type=click.IntRange(min=1), help="Process only the first N photos, in scan order.")
+@click.option("--limit", type=options.Count(), help="Process only the first N photos, in scan order.")
 @click.option(
     "--max-unreadable",
-    type=click.IntRange(min=0),
+    type=options.Count(0),
     default=defaults.MAX_UNREADABLE,
     show_default=True,
     metavar="N",

@@ -73,7 +73,7 @@ def main(file: Path, queries: tuple[str, ...], chosen: AttributeOptions, page: P
     from ..sources.queries import expand_queries
 
     if page is not None:
-        check_page_path(page, force=given["force"])
+        check_page_path(page, force=given["force"], inputs=[file, *(query.removeprefix("@") for query in queries)])
     photos = expand_queries(queries)
     find = FindOptions(given["k"], given["threshold"], given["exclude_self"], given["group_by"] is not None)
     form = "json" if given["as_json"] else "csv" if given["as_csv"] else "table"

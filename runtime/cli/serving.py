@@ -20,7 +20,7 @@ _OPTIONS = (
     click.option("--jobs", type=options.PATH, help="Folder that keeps jobs.  [default: .facemill-jobs in --output]"),
     click.option("--host", default=defaults.HOST, show_default=True, help="Address to listen on."),
     click.option(
-        "--port", type=click.IntRange(0, 65535), default=defaults.PORT, show_default=True, help="Port; 0: any."
+        "--port", type=options.Count(0, 65535), default=defaults.PORT, show_default=True, help="Port; 0: any."
     ),
     click.option("--token-file", type=options.PATH, help="File with a line NAME TOKEN for each client."),
     click.option("--insecure", is_flag=True, help="Let everybody in who reaches an address of other machines."),
@@ -32,7 +32,7 @@ _OPTIONS = (
     options.count_option("--max-faces", defaults.MAX_FACES, "Refuse photos with more faces than this."),
     click.option(
         "--seconds",
-        type=click.FloatRange(min=0.1),
+        type=options.Number(min=0.1),
         default=defaults.REQUEST_SECONDS,
         show_default=True,
         help="Longest time for a body to arrive, and for its answer.",
@@ -42,7 +42,7 @@ _OPTIONS = (
     ),
     click.option(
         "--rate",
-        type=click.FloatRange(min=0),
+        type=options.Number(min=0),
         default=0.0,
         show_default=True,
         help="Requests per second of one client; 0 for no limit.",

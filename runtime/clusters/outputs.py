@@ -11,8 +11,8 @@ from typing import Any
 from .. import __version__
 from ..csvtable import CsvTable
 from ..errors import StorageError
-from ..files import check_output
 from ..index.samerows import same_rows
+from ..outputs import check_output
 from ..pairs.checkpoint import checkpoint_plan_path
 from ..pairs.outputs import Ready
 from ..review.rows import RowRules

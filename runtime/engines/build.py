@@ -13,6 +13,7 @@ from ..cuda.device import find_gpu
 from ..errors import ConfigError, EngineError, FacemillError, MissingDependencyError
 from ..fetch import sha256_of
 from ..modelspec import ModelSpec, load_spec
+from ..outputs import refuse_inputs
 from .backend import PRECISIONS, Backend, BuildJob, Profile
 from .backends import BACKENDS, backend_of, find_fault
 from .calibrate import CalibrationSet, side_of
@@ -247,6 +248,7 @@ def _candidates(compute_capability: str | None, precision: str) -> tuple[list[Ba
 def _build_or_find(job: BuildJob, output: Path, force: bool) -> BuildResult:
     expected = describe(job)
     path = output / _file_name(expected, job.backend.suffix)
+    refuse_inputs(path, [job.weights], other="another folder with --output")
     with lock_folder(output):
         reason = "forced" if force else _why_stale(path, expected)
         if not reason:

@@ -8,7 +8,14 @@ from pathlib import Path
 from ..assets import cache_dir
 from ..errors import ConfigError, ModelUnavailableError, OptionError
 from ..modelspec import list_specs, load_spec
-from ..modelstore import SHIPPED_ATTRIBUTES, SHIPPED_DETECTOR, SHIPPED_LANDMARKS, default_detector, default_model
+from ..modelstore import (
+    SHIPPED_ATTRIBUTES,
+    SHIPPED_DETECTOR,
+    SHIPPED_LANDMARKS,
+    default_detector,
+    default_model,
+    find_weights,
+)
 from .build import build_engine
 from .engine import Engine, read_engine, sidecar_path
 from .weights import weights_for
@@ -144,6 +151,17 @@ def choose_attributes(backend: str = "auto") -> Engine:
         EngineError, ModelError: the engine cannot be built.
     """
     return _engine_of(SHIPPED_ATTRIBUTES, backend, task="attributes")
+
+
+def model_files(*names: object) -> list[Path]:
+    """The files of the models that are named by the path of their model file, for `outputs.refuse_inputs`.
+
+    Raises:
+        ModelError: a model file is missing or damaged.
+    """
+    paths = [Path(name) for name in names if isinstance(name, (str, os.PathLike)) and Path(name).suffix == ".toml"]
+    weights = (find_weights(load_spec(os.fspath(path))) for path in paths)
+    return [*paths, *(path for path in weights if path is not None)]
 
 
 def _engine_at(name: str) -> Engine | None:

@@ -13,7 +13,11 @@ from typing import Any
 from ..errors import EngineError, StorageError
 from ..files import make_folder, write_durable
 from ..locks import Lock
+from ..regular import check_readable, read_regular
 from ..schema import convert, parse_json
+
+_MAX_BYTES = 1 << 31  # of an engine: protobuf's limit for an ONNX file
+_MAX_SIDECAR_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,7 @@ class Engine:
         """
         build = f"facemill build-engine --model {self.info.model} --backend {self.info.backend}"
         try:
-            content = self.path.read_bytes()
+            content = read_regular(self.path, _MAX_BYTES)
         except OSError as err:
             raise EngineError(f"the engine {self} cannot be read: {err.strerror}. Build it with: {build}") from err
         sha256 = hashlib.sha256(content).hexdigest()
@@ -181,11 +185,12 @@ def read_engine(path: Path) -> Engine:
     Args:
         path: the engine file; its sidecar is in the same folder.
     Raises:
-        EngineError: the engine or its sidecar is missing, or the sidecar is damaged or has another version.
+        EngineError: the engine or its sidecar is missing, too large or no regular file, or the sidecar is damaged or
+            has another version.
     """
     sidecar = sidecar_path(path)
     try:
-        raw = parse_json(sidecar.read_bytes())
+        raw = parse_json(read_regular(sidecar, _MAX_SIDECAR_BYTES))
         if not isinstance(raw, dict):
             raise ValueError(f"it is {raw!r:.80}; expected: the facts of an engine")
         info = EngineInfo.from_dict(raw)
@@ -195,15 +200,20 @@ def read_engine(path: Path) -> Engine:
             f"build-engine. Build it with: facemill build-engine --model NAME"
         ) from err
     except (OSError, ValueError) as err:
+        reason = err.strerror if isinstance(err, OSError) else err
         raise EngineError(
-            f"the engine's sidecar {sidecar} cannot be used: {err}. "
+            f"the engine's sidecar {sidecar} cannot be used: {reason}. "
             f"Rebuild the engine with: facemill build-engine --model NAME --force"
         ) from err
-    if not path.is_file():
+    try:
+        check_readable(path, _MAX_BYTES)
+    except OSError as err:
+        missing = isinstance(err, FileNotFoundError)
+        reason = "does not exist, but its sidecar does" if missing else f"cannot be read: {err.strerror}"
         raise EngineError(
-            f"the engine {path} does not exist, but its sidecar does. "
+            f"the engine {path} {reason}. "
             f"Build it with: facemill build-engine --model {info.model} --backend {info.backend}"
-        )
+        ) from err
     return Engine(path, info)
 
 

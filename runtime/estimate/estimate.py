@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import defaults
+from ..counts import LARGEST, LARGEST_DIMENSION, check_count
 from ..engines.engine import Engine
 from ..errors import ConfigError
 from ..faces.rules import FaceRules
@@ -83,11 +84,18 @@ def estimate(
         output: path of the future embedding file; its disk must have the space.
         gpu_bytes: free memory of the target GPU; None for the GPU of this machine.
     Raises:
-        ConfigError: the folder of the output does not exist.
+        ConfigError: the folder of the output does not exist, or a number is out of range.
         SourceError: the inputs hold no photos.
         AccessError: a photo or a link leads out of `within`.
         EngineError, ModelError: an engine does not run here, or a model is unknown.
     """
+    for label, value, largest in (
+        ("count", count, LARGEST),
+        ("dimension", dimension, LARGEST_DIMENSION),
+        ("limit", limit, LARGEST),
+    ):
+        if value is not None:
+            check_count(label, value, largest=largest)
     folder = output.absolute().parent
     if not folder.is_dir():
         raise ConfigError(f"the folder of {output} does not exist. Create it, or name another file with -o")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from ..metrics.intervals import wilson
 from ..records import FACE_DATASETS, GENDERS
+from ..regular import LIST_BYTES, read_regular
 from ..storage.file import EmbeddingFile
 from ..storage.format import display_text
 from ..text import printable
@@ -130,16 +132,15 @@ def read_known(path: Path) -> dict[bytes, KnownPerson]:
     """
     known: dict[bytes, KnownPerson] = {}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file)
-            columns = set(table.fieldnames or ())
-            if not columns >= _NEEDED or not columns & {"age", "gender"}:
-                raise ValueError(f"it has the columns {', '.join(columns)}; expected: path, and age, gender or both")
-            for number, line in enumerate(table, 2):
-                try:
-                    known[os.fsencode(line["path"] or "")] = _known(line)
-                except ValueError as err:
-                    raise ValueError(f"line {number}: {err}") from err
+        table = csv.DictReader(io.StringIO(read_regular(path, LIST_BYTES).decode("utf-8-sig"), newline=""))
+        columns = set(table.fieldnames or ())
+        if not columns >= _NEEDED or not columns & {"age", "gender"}:
+            raise ValueError(f"it has the columns {', '.join(columns)}; expected: path, and age, gender or both")
+        for number, line in enumerate(table, 2):
+            try:
+                known[os.fsencode(line["path"] or "")] = _known(line)
+            except ValueError as err:
+                raise ValueError(f"line {number}: {err}") from err
     except (OSError, ValueError, csv.Error) as err:
         reason = err.strerror if isinstance(err, OSError) else err
         raise ConfigError(f"the labels {path} cannot be used: {reason}") from err

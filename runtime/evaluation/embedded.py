@@ -21,6 +21,7 @@ from ..pipeline.run import process
 from ..pipeline.summary import Summary
 from ..progress import Listener
 from ..records import Status
+from ..regular import NOTE_BYTES, read_regular
 from ..sources.scan import scan
 from ..storage.contract import EmbeddingContract
 from ..storage.file import EmbeddingFile
@@ -105,7 +106,7 @@ def _with_speed(summary: Summary, embedded: EmbeddedFolder) -> Summary:
         return summary
     sweep_temporary(speed_file)
     try:
-        speed = json.loads(speed_file.read_text(encoding="utf-8"))
+        speed = json.loads(read_regular(speed_file, NOTE_BYTES))
         if speed["run_id"] == run_id:  # otherwise the file was replaced since
             return replace(summary, images_per_s=speed["images_per_s"], stages=speed["stages"])
     except (OSError, KeyError, TypeError, ValueError):

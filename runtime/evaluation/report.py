@@ -12,7 +12,9 @@ from typing import Any
 
 from .. import __version__
 from ..errors import ConfigError, MissingDependencyError, OutputExistsError
-from ..files import check_parent, storage_error, write_durable
+from ..files import storage_error, write_durable
+from ..outputs import check_parent, refuse_inputs
+from ..regular import NOTE_BYTES, read_regular
 from ..text import printable
 from .compare import EngineComparison
 from .detectors import DetectorFigures, recommend
@@ -108,15 +110,17 @@ def as_text(tables: Sequence[Table]) -> Iterator[str]:
         yield ""
 
 
-def check_report_folder(folder: Path, photos: Path, *, force: bool) -> None:
+def check_report_folder(folder: Path, photos: Path, *, force: bool, inputs: Sequence[Path] = ()) -> None:
     """Create the report folder, and check before any work that the report may be written there.
 
     Args:
         folder: report folder.
         photos: the folder to evaluate.
         force: replace files that no evaluation made.
+        inputs: further files that the evaluation reads.
     Raises:
-        ConfigError: the report folder is inside the folder of photos, so its pictures would be read as photos.
+        ConfigError: the report folder is inside the folder of photos, so its pictures would be read as photos; or an
+            input has the name of a file of the report.
         OutputExistsError: the folder holds files of the report's names that no evaluation made, or is itself a file.
         StorageError: the folder cannot be created.
     """
@@ -132,6 +136,8 @@ def check_report_folder(folder: Path, photos: Path, *, force: bool) -> None:
         folder.mkdir(exist_ok=True)
     except OSError as err:
         raise storage_error(err, "the report folder", folder) from err
+    for name in _FILES:
+        refuse_inputs(folder / name, inputs, other="another folder with -o")
     foreign = [name for name in _FILES if (folder / name).exists()]
     if foreign and not force and not _is_ours(folder / "report.json"):
         raise OutputExistsError(
@@ -142,7 +148,7 @@ def check_report_folder(folder: Path, photos: Path, *, force: bool) -> None:
 
 def _is_ours(path: Path) -> bool:
     try:
-        return "facemill_evaluation" in json.loads(path.read_text(encoding="utf-8"))
+        return "facemill_evaluation" in json.loads(read_regular(path, NOTE_BYTES))
     except (OSError, TypeError, ValueError):
         return False
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..contents import PARQUET
 from ..errors import ConfigError
 from ..extras import require
-from ..files import check_output
+from ..outputs import check_output
 from ..storage.derived import derived_file
 from ..storage.file import EmbeddingFile
 from .rows import Block, column_values, columns_of, exact_bytes, is_same_file, metadata_of, path_text, read_blocks
@@ -46,7 +47,7 @@ def export_parquet(embeddings: EmbeddingFile, output: Path, *, force: bool = Fal
         "write_statistics": ["row", "path", "cluster"],  # columns that readers may filter by
     }
     target = Path(os.path.realpath(output))  # replaces the target of a link, and keeps the link
-    check_output(target, "the Parquet file", force=force, other="another file")
+    check_output(target, "the Parquet file", force=force, kind=PARQUET, other="another file")
     with (
         derived_file(embeddings, target, "the Parquet file") as file,
         pq.ParquetWriter(file, schema, **settings) as writer,

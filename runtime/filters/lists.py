@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..csvtable import CsvTable
-from ..files import check_output
+from ..outputs import check_output
 from ..records import attribute_datasets
 from ..storage.derived import derived_file
 from ..storage.file import EmbeddingFile

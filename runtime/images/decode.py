@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import defaults
+from ..counts import check_count
 from ..records import Photo, Status
 from .budget import DECODERS, decode_bytes
 from .colour import to_colour
@@ -50,10 +51,16 @@ class Limits:
     Attributes:
         max_bytes: maximum size of the encoded file.
         max_pixels: maximum width x height in the header.
+    Raises:
+        ConfigError: a limit is no whole number, below 1, or larger than a file can store.
     """
 
     max_bytes: int = defaults.MAX_BYTES
     max_pixels: int = defaults.MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        check_count("max_bytes", self.max_bytes)
+        check_count("max_pixels", self.max_pixels)
 
 
 def decode_image(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import StorageError
 from ..fetch import sha256_of
+from ..regular import open_regular
 from ..storage.file import EmbeddingFile
 from .codesfile import codes_path
 from .exact import exact_scores
@@ -127,7 +128,7 @@ def index_paths(gallery: Path) -> list[Path]:
 
 def _first_difference(path: Path, gallery: EmbeddingFile) -> str:
     """How the rows of a flat index differ from those of the file; empty if they are the same."""
-    with path.open("rb") as file:
+    with open(open_regular(path), "rb") as file:
         size, row_bytes = file.seek(0, 2), 4 * gallery.dimension
         if size < gallery.rows * row_bytes:
             return f"it has {size:,} bytes; expected: more than {gallery.rows * row_bytes:,}"

@@ -21,6 +21,7 @@ from ..errors import OutputExistsError, StorageError
 from ..extras import require
 from ..files import NewFile
 from ..progress import track
+from ..regular import open_regular
 from ..storage.file import EmbeddingFile
 from ..storage.nearby import IDENTITY
 from .sidecar import amend_card, is_unchanged, mark_of, read_card, read_own_card, remove_foreign, write_card
@@ -85,7 +86,7 @@ def faiss_name(path: Path) -> Iterator[str]:
     if is_utf8:
         yield str(path)
         return
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = open_regular(path)
     try:
         yield f"/proc/self/fd/{fd}"
     finally:
@@ -116,7 +117,7 @@ def _find_flaw(path: Path, gallery: EmbeddingFile) -> str:
         if card["format"] != SIDECAR_FORMAT or card["source"] != gallery.source:
             return "it was built from a different embedding file"
         size_bytes, header = mark_of(path)["size_bytes"], _header(gallery)
-        with path.open("rb") as file:
+        with open(open_regular(path), "rb") as file:
             file_header = file.read(len(header))
         if file_header != header or size_bytes != len(header) + 4 * gallery.rows * gallery.dimension:
             return f"it is truncated or a different kind of file ({size_bytes} bytes)"

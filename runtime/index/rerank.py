@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import StorageError
 from ..extras import require
+from ..regular import open_regular
 from .exact import best_rows, query_chunks
 from .kinds import search_parameters
 
@@ -37,7 +38,7 @@ class ExactRows:
         """
         self.rows = rows
         self._path, self._dimension, self._row_bytes = path, dimension, 4 * dimension
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = open_regular(path)
         self._start = os.fstat(self._fd).st_size - rows * self._row_bytes
         os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_RANDOM)
 

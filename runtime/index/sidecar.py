@@ -13,6 +13,7 @@ from typing import Any
 
 from ..fetch import sha256_of
 from ..files import NewFile, is_trusted
+from ..regular import read_regular
 
 # Clocks of file systems tick every few milliseconds: a later write must get a later time than a mark's.
 _TICK_S = 0.02
@@ -114,10 +115,8 @@ def is_unchanged(path: Path, card: Mapping[str, Any]) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if mark_of(path)["size_bytes"] > _MAX_CARD_BYTES:
-        raise ValueError(f"{path} is larger than {_MAX_CARD_BYTES:,} bytes")
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = json.loads(read_regular(path, _MAX_CARD_BYTES))
     except RecursionError as err:
         raise ValueError(f"{path} is nested too deeply") from err
     if not isinstance(card, dict):

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from ..errors import FacemillError, StorageError
 from ..files import sync_folder, write_durable
 from ..locks import Lock, is_locked
+from ..regular import NOTE_BYTES, read_regular
 from .events import last_event_id, last_progress
 from .request import JobRequest
 
@@ -86,7 +87,7 @@ class Job:
         """
         path = self.path / "request.json"
         try:
-            return JobRequest.decode(path.read_bytes())
+            return JobRequest.decode(read_regular(path, NOTE_BYTES))
         except (OSError, ValueError) as err:
             raise StorageError(f"the request of the job {self.id}, {path}, cannot be read: {err}") from err
 
@@ -101,7 +102,7 @@ class Job:
     def wish(self) -> Wish:
         """What is wished of the job; to run, if nobody has said."""
         with suppress(OSError, ValueError, KeyError):
-            wish = json.loads((self.path / "wish.json").read_bytes())["wish"]
+            wish = json.loads(read_regular(self.path / "wish.json", NOTE_BYTES))["wish"]
             if wish in _AT_REST:
                 return wish  # type: ignore[no-any-return]
         return "run"
@@ -117,7 +118,7 @@ class Job:
     def end(self) -> dict[str, Any] | None:
         """How the last process of the job ended, if it could say so."""
         with suppress(OSError, ValueError):
-            end = json.loads((self.path / "end.json").read_bytes())
+            end = json.loads(read_regular(self.path / "end.json", NOTE_BYTES))
             if isinstance(end, dict) and end.get("state") in ("finished", "failed", "stopped"):
                 return end
         return None

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import defaults
 from ..api.jobs import parse_attributes
+from ..counts import LARGEST
 from ..errors import ConfigError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
@@ -22,7 +23,7 @@ _ALIGN = Rule('"auto", "detect" or "none"', lambda value: value in ("auto", "det
 _FACES = Rule('"largest", "all" or "one"', lambda value: value in ("largest", "all", "one"))
 _PAGES = Rule('"main" or "all"', lambda value: value in ("main", "all"))
 _DTYPE = Rule('"float32" or "float16"', lambda value: value in ("float32", "float16"))
-_COUNT = Rule("a whole number of at least 1", lambda value: value >= 1)
+_COUNT = Rule(f"a whole number from 1 to {LARGEST}", lambda value: 1 <= value <= LARGEST)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ..errors import ConfigError, LockedError, OutputExistsError, RequestError, StorageError
-from ..files import check_parent, is_trusted, make_folder, storage_error, write_durable
+from ..files import is_trusted, make_folder, storage_error, write_durable
 from ..locks import Lock
+from ..outputs import check_parent
 from ..storage.runfolder import RunFolder, folder_of
 from .job import ID, Job
 from .request import JobRequest

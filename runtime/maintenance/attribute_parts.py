@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..files import write_durable
 from ..records import ATTRIBUTES
+from ..regular import NOTE_BYTES, read_regular
 from ..sources.pathtable import PathTable, write_paths
 from ..storage.opening import refuse_system_error
 from ..storage.runfolder import RunFolder, decode_plan, encode_plan
@@ -70,7 +72,7 @@ class AttributeParts:
     def _stored_disks(self) -> list[str] | None:
         """The disks in the plan of an interrupted job; None without one, or if it was another job or is damaged."""
         try:
-            plan = decode_plan(self._plan.read_bytes())
+            plan = decode_plan(read_regular(self._plan, NOTE_BYTES))
         except (OSError, ValueError) as err:
             if not isinstance(err, FileNotFoundError):
                 refuse_system_error(err, self._plan)
@@ -110,7 +112,7 @@ class AttributeParts:
         for start, stop, crc, name in sorted((int(m[1]), int(m[2]), int(m[3]), m[0]) for m in names if m):
             path = self._folder.path / name
             try:
-                data = path.read_bytes()
+                data = read_regular(path, sys.maxsize)
                 values = np.load(io.BytesIO(data), allow_pickle=False) if zlib.crc32(data) == crc else None
             except (OSError, ValueError) as err:
                 refuse_system_error(err, path)

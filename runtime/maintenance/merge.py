@@ -65,9 +65,7 @@ def merge(files: Sequence[Path], output: Path, *, prefer_first: bool = False, fo
     inputs = [Path(os.path.realpath(file)) for file in files]
     if len(set(inputs)) < len(inputs) or len(inputs) < 2:
         raise ConfigError(f"got {', '.join(map(str, files))}; expected: two or more files, each once")
-    if output in inputs:
-        raise ConfigError(f"-o names {output}, which is one of the files to join; expected: a different file")
-    check_new_file(output, force=force)
+    check_new_file(output, force=force, inputs=inputs)
     with ExitStack() as stack:
         opened = [stack.enter_context(EmbeddingFile(file)) for file in inputs]
         stack.enter_context(copying(inputs, output))

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import StorageError
 from ..files import is_trusted, sync_folder, write_durable
+from ..regular import read_regular
 from ..schema import convert, parse_json
 from .receipt import name_digest
 from .selection import names_of
@@ -96,7 +97,7 @@ def read_note(file: Path) -> tuple[Note | None, str]:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"it is larger than {_MAX_BYTES:,} bytes")
-        note = convert(parse_json(path.read_bytes()), Note, unknown=True)
+        note = convert(parse_json(read_regular(path, _MAX_BYTES)), Note, unknown=True)
         bytes.fromhex(note.key)
         return note, ""
     except (ValueError, RecursionError) as err:

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import OutputExistsError
 from ..files import is_trusted, write_durable
+from ..regular import read_regular
 from ..schema import parse_json
 
 _MAX_BYTES = 1 << 30  # the digests of ten million names
@@ -164,7 +165,7 @@ def _read(path: Path, file: Path | None = None) -> dict[str, Any]:
     try:
         if not path.is_file() or not is_trusted(path, beside=file) or path.stat().st_size > _MAX_BYTES:
             return {}
-        facts = parse_json(path.read_bytes())
+        facts = parse_json(read_regular(path, _MAX_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) and _has_digests(facts) else {}
@@ -180,7 +181,7 @@ def _read_key(path: Path, file: Path | None = None) -> str:
     try:
         if not path.is_file() or not is_trusted(path, beside=file) or path.stat().st_size > 100:
             return ""
-        key = path.read_text("ascii").strip()
+        key = read_regular(path, 100).decode("ascii").strip()
         return key if len(bytes.fromhex(key)) == 32 else ""
     except (OSError, ValueError):
         return ""

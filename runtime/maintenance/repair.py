@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, StorageError
+from ..errors import StorageError
 from ..files import sync_folder
 from ..records import FORMAT_VERSIONS, LATER_DATASETS, Status, attribute_datasets
 from ..storage.child import run_in_child
@@ -83,12 +83,8 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
     """
     path = Path(os.path.realpath(file))
     target = path if output is None else Path(os.path.realpath(output))
-    if output is not None and target == path:
-        raise ConfigError(
-            f"-o names {output}, the damaged file. Name a different file, or leave out -o to repair it in place"
-        )
     if output is not None:
-        check_new_file(target, force=force)
+        check_new_file(target, force=force, inputs=[path])
     findings = verify_file(path).findings
     if not findings:
         sweep_leftovers(path)

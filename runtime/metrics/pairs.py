@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..regular import LIST_BYTES, read_regular
 
 _EXPECTED = "expected: LFW's format, `NAME N M` for one person and `NAME N NAME M` for two, separated by tabs"
 
@@ -46,7 +47,7 @@ def read_pairs(path: Path) -> LabelledPairs:
         ConfigError: the file cannot be read, or has another format; the message names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_regular(path, LIST_BYTES).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as err:
         reason = err.strerror if isinstance(err, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"the pairs file {path} cannot be read: {reason}; {_EXPECTED}") from err

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..extras import require
-from ..files import check_output, durable_file
+from ..files import durable_file
+from ..outputs import check_output
+from ..regular import AnyPath
 from ..storage.derived import derived_file
 from ..storage.file import EmbeddingFile
 from ..text import printable
@@ -67,18 +69,19 @@ def render(
     )
 
 
-def check_page_path(path: Path, *, force: bool, option: str = "--html") -> None:
+def check_page_path(path: Path, *, force: bool, option: str = "--html", inputs: Iterable[AnyPath] = ()) -> None:
     """Check, before the work, that a page can be written.
 
     Args:
         path: the page.
         force: replace an existing page.
         option: the option that names the page.
+        inputs: the files that the command reads.
     Raises:
-        ConfigError: the name ends in neither .html nor .htm, or the folder does not exist.
-        OutputExistsError: the file exists and `force` is false.
+        ConfigError, OutputExistsError: see `outputs.check_output`.
     """
-    check_output(path, "the page", (".html", ".htm"), force=force, other=f"another file with {option}")
+    other = f"another file with {option}"
+    check_output(path, "the page", (".html", ".htm"), force=force, inputs=inputs, other=other)
 
 
 def save_page(path: Path, text: str, file: Path | EmbeddingFile | None) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import sys
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, StorageError
 from ..files import durable_file, write_durable
+from ..regular import NOTE_BYTES, open_regular, read_regular
 from ..storage.opening import refuse_system_error
 from ..storage.runfolder import RunFolder
 from .all_pairs import ScoredPairs, join_pairs
@@ -74,7 +76,7 @@ class Checkpoint:
         """
         path = self._plan
         try:
-            plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            plan: dict[str, Any] = json.loads(read_regular(path, NOTE_BYTES))
             differs = [key for key in question if plan.get(key) != question[key]]
         except FileNotFoundError:
             self._folder.clear()
@@ -106,7 +108,7 @@ class Checkpoint:
 
     def before_rewriting(self) -> None:
         """Note that this job replaces the file by one with the same rows: a kill right after that loses nothing."""
-        self.plan({**json.loads(self._plan.read_text(encoding="utf-8")), "rewriting": True})
+        self.plan({**json.loads(read_regular(self._plan, NOTE_BYTES)), "rewriting": True})
 
     def load(self) -> list[ScoredPairs]:
         """Read the pairs of all finished blocks, and set `done`.
@@ -119,7 +121,7 @@ class Checkpoint:
         pieces = []
         for start, stop, crc, name in parts:
             path = self._folder.path / name
-            data = path.read_bytes()
+            data = read_regular(path, sys.maxsize)
             if start != self.done or zlib.crc32(data) != crc:
                 raise StorageError(f"{path} is damaged, or the part before it is missing. {_REMEDY}")
             pairs = np.load(io.BytesIO(data))
@@ -152,7 +154,7 @@ class Checkpoint:
         """
         path = self._folder.path / "lists.npz"
         try:
-            with np.load(path) as arrays:
+            with open(open_regular(path), "rb") as file, np.load(file) as arrays:
                 return dict(arrays)
         except (OSError, ValueError, zlib.error, zipfile.BadZipFile) as err:
             if not isinstance(err, FileNotFoundError):

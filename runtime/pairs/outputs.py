@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_durable
+from ..regular import NOTE_BYTES, read_regular
 
 Ready = Callable[[os.stat_result], None]
 
@@ -32,7 +33,7 @@ class Outputs:
         self._job = json.loads(json.dumps(job))
         self._places: dict[str, list[int]] = {}
         try:
-            noted = json.loads(note.read_text(encoding="utf-8"))
+            noted = json.loads(read_regular(note, NOTE_BYTES))
             if noted["job"] == self._job:
                 self._places = {str(name): [int(value) for value in place] for name, place in noted["places"].items()}
         except (OSError, ValueError, TypeError, KeyError, AttributeError):

@@ -11,10 +11,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..contents import PARQUET, TEXT
 from ..csvtable import CsvTable
 from ..extras import require
-from ..files import check_output
 from ..metrics.falsematch import Calibration, Expectation
+from ..outputs import check_output
 from ..records import FACE_DATASETS, PAGE_DATASET
 from ..review.rows import STATES
 from ..storage.derived import derived_file
@@ -140,8 +141,9 @@ def check_table_path(path: Path, *, force: bool) -> None:
         OutputExistsError: the file exists and `force` is false.
         MissingDependencyError: the package for Parquet is not installed.
     """
-    check_output(path, "the pairs", (".csv", ".parquet"), force=force)
-    if path.suffix.lower() == ".parquet":
+    parquet = path.suffix.lower() == ".parquet"
+    check_output(path, "the pairs", (".csv", ".parquet"), force=force, kind=PARQUET if parquet else TEXT)
+    if parquet:
         _arrow()
 
 

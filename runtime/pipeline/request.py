@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .. import defaults
 from ..attributes.answers import VALUES
 from ..attributes.head import Head
+from ..contents import HDF5
+from ..counts import MOST_WORKERS, check_count
 from ..engines.backends import backend_of
 from ..engines.build import rebuild_if_stale
-from ..engines.engine import Engine, EngineInfo
+from ..engines.engine import Engine, EngineInfo, sidecar_path
 from ..errors import ConfigError
 from ..extras import available, pip_install
 from ..faces.rules import FaceRules
-from ..files import refuse_special
 from ..images.decode import Limits
+from ..outputs import refuse_inputs, refuse_other_kind, refuse_special
 from ..sources.kinds import Patterns
 from ..sources.source import Source
 from ..storage.segments import SegmentRules
@@ -52,11 +55,11 @@ class RunOptions:
         for device in self.devices:
             if device != "cpu" and not device.isdecimal():
                 raise ConfigError(f"--device names {device!r}; expected: cpu, or numbers of GPUs like 0,1")
-        for name, value in (("--batch-size", self.batch_size), ("--workers", self.workers)):
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}; expected: auto, or a number of at least 1")
-        if self.max_unreadable < 0:
-            raise ConfigError(f"--max-unreadable is {self.max_unreadable}; expected: a number, or 0 for no limit")
+        if self.batch_size is not None:
+            check_count("--batch-size", self.batch_size)
+        if self.workers is not None:
+            check_count("--workers", self.workers, largest=MOST_WORKERS)
+        check_count("--max-unreadable", self.max_unreadable, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,8 @@ class Request:
     within: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.limit is not None:
+            check_count("--limit", self.limit)
         if self.dtype not in ("float32", "float16"):
             raise ConfigError(f"--dtype is {self.dtype!r}; expected: float32 or float16")
         if self.mode is not None and self.mode & ~0o666:
@@ -175,6 +180,14 @@ class Request:
         engines = {"detector": self.detector, "landmarks": self.landmarks}
         return {name: engine for name, engine in engines.items() if engine is not None}
 
+    def named_files(self) -> Iterator[Path]:
+        """The files that the run reads and that somebody named: lists, photos, engines; and folders of photos."""
+        if isinstance(self.inputs, tuple):
+            yield from (Path(name.removeprefix("@")) for name in self.inputs)
+        reader = None if self.attributes is None else self.attributes.engine
+        for engine in (self.engine, *self.finders.values(), *([] if reader is None else [reader])):
+            yield from (engine.path, sidecar_path(engine.path))
+
 
 def resolve_request(request: Request) -> Request:
     """Resolve a request: rebuild stale engines, choose the decoder, follow the links of the output.
@@ -196,7 +209,9 @@ def resolve_request(request: Request) -> Request:
     info = request.engine.info
     if not request.output.name or request.output.is_dir():
         raise ConfigError(f"-o is {str(request.output)!r}, a folder; expected: a file name like people.h5")
-    refuse_special(request.output, other="another file with -o")
+    refuse_special(request.output)
+    refuse_inputs(request.output, request.named_files())
+    refuse_other_kind(request.output, HDF5)
     low, _, high = info.profile
     if request.run.batch_size is not None and not low <= request.run.batch_size <= high:
         raise ConfigError(

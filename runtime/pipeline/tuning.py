@@ -28,6 +28,7 @@ from ..extras import require
 from ..files import write_durable
 from ..interrupt import Control, pause
 from ..records import Batch, Encoded
+from ..regular import NOTE_BYTES, read_regular
 from ..retries import retried
 from ..schema import read_json
 from ..sources.source import Source
@@ -303,7 +304,7 @@ def settings_file(info: EngineInfo, preparation: str) -> Path:
 def recall_settings(info: EngineInfo, preparation: str) -> Settings | None:
     """Read remembered settings, or None."""
     try:
-        return read_json(settings_file(info, preparation).read_bytes(), Settings)
+        return read_json(read_regular(settings_file(info, preparation), NOTE_BYTES), Settings)
     except (OSError, ValueError):
         return None
 

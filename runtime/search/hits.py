@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError
+from ..counts import check_count
 from ..index.check import first_wrong_score
 from ..index.memoryplan import MAX_GPU_HITS
 from ..metrics.falsematch import Calibration
@@ -43,8 +43,7 @@ class FindOptions:
     by_folder: bool = False
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ConfigError(f"k is {self.k}; expected: 1 hit or more")
+        check_count("k", self.k)
         check_threshold(self.threshold)
 
     @property

@@ -40,7 +40,7 @@ def make_app(service: Service, others: Sequence[Routes] = (), show: ProblemPage 
     """
     settings = service.settings
     access = Access(None if settings.token_file is None else Tokens.read(settings.token_file))
-    metrics, audit = Metrics(service.room), AuditLog(settings.audit)
+    metrics, audit = Metrics(service.room), AuditLog(settings.audit, settings.named_files)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

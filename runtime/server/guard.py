@@ -22,6 +22,7 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import AccessError, BusyError, ConfigError, RequestError
+from ..regular import read_regular
 from .problems import Refusal, problem_of
 
 OPEN_ROUTES = frozenset({"/api/v1/health/live", "/api/v1/health/ready", "/docs", "/docs.css", "/openapi.json"})
@@ -32,6 +33,7 @@ NOBODY = "-"  # who asks, if there are no tokens
 SESSION_S = 12 * 3600  # seconds after which a browser must give its token again
 _MIN_TOKEN = 16  # characters
 _MAX_CLIENTS = 10_000  # whose rates are remembered
+_MAX_BYTES = 1 << 20  # of a file of tokens
 _MAX_SESSIONS = 1000  # browsers that are logged in
 
 
@@ -51,10 +53,11 @@ class Tokens:
         """
         try:
             mode = os.stat(path).st_mode
-            lines = path.read_text("utf-8").splitlines()
+            lines = read_regular(path, _MAX_BYTES).decode("utf-8").splitlines()
         except (OSError, ValueError) as err:
-            raise ConfigError(f"--token-file is {path}, which cannot be read: {err}") from err
-        if stat.S_ISREG(mode) and mode & (stat.S_IROTH | stat.S_IWOTH):
+            reason = err.strerror if isinstance(err, OSError) else err
+            raise ConfigError(f"--token-file is {path}, which cannot be read: {reason}") from err
+        if mode & (stat.S_IROTH | stat.S_IWOTH):
             raise ConfigError(f"all users of this machine can read or write {path}. Run: chmod o-rw {path}")
         digests: dict[str, bytes] = {}
         for number, line in enumerate(lines, 1):

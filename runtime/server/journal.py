@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import ConfigError
 from ..files import create_empty
+from ..outputs import check_appended
 from .engine_room import EngineRoom
 from .guard import LOGIN, is_open
 
@@ -74,15 +76,19 @@ class Metrics:
 class AuditLog:
     """Writes a line of JSON for each request: who, from where, what, which file, with which result, when."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, others: Iterable[Path] = ()) -> None:
         """Append to a file that only this user can read, or to the log of the process.
 
+        Args:
+            path: the file; None for the log of the process.
+            others: the files that the server reads or writes.
         Raises:
-            ConfigError: the file cannot be written.
+            ConfigError: the file cannot be written, is one of the others, or holds something else than text.
         """
         self._logger = logging.getLogger(f"{__name__}.audit.{id(self)}" if path else f"{__name__}.audit")
         self._handler: logging.Handler | None = None
         if path is not None:
+            check_appended(path, others, option="--audit")
             try:
                 if not path.exists():
                     create_empty(path)

@@ -80,6 +80,12 @@ class ServerSettings:
             raise OptionError("--jobs was given without --output; expected: the folder in which jobs make files")
 
     @property
+    def named_files(self) -> tuple[Path, ...]:
+        """The files that the settings name, but for the audit log."""
+        engines = (Path(name) for name in self.engines.values() if isinstance(name, (str, Path)))
+        return (*self.files, *engines, *([] if self.token_file is None else [self.token_file]))
+
+    @property
     def max_body(self) -> int:
         """Maximum size of a request in bytes: two photos in Base64, and what surrounds them."""
         return 2 * (4 * self.limits.max_bytes // 3) + (64 << 10)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from .. import contents
 from ..errors import MachineError
+from ..regular import NotRegular, open_regular
 
 EXTENSIONS = frozenset({b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", b".tiff", b".jp2", b".avif"})
 # Thumbnails and notes of NAS boxes and operating systems: copies of photos, or no photos in spite of their names.
@@ -19,18 +19,8 @@ LEFT_OUT = (
 )  # fmt: skip
 FIRST_LEFT_OUT = bytes({ord(pattern[0]) for pattern in LEFT_OUT})  # the first letters of these names
 _SNIFF_BYTES = 32
-_PHOTO = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|II\*\0|MM\0\*|II\+\0\x08\0|MM\0\+\0\x08"
-    rb"|\0\0\0\x0cjP  |\xff\x4f\xff\x51"
-    rb"|BM....\0\0\0\0....[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0|....ftypavi[fs]",
-    re.DOTALL,
-)
 # A raw file of a camera is a TIFF file by its first bytes, and its first picture is a thumbnail.
 _RAW = frozenset({b".3fr", b".arw", b".cr2", b".dng", b".erf", b".nef", b".nrw", b".orf", b".pef", b".rw2", b".srw"})
-_OTHERS = {
-    b"PK\x03\x04": "a ZIP archive", b"\x1f\x8b": "a gzip archive", b"\xfd7zXZ": "an xz archive", b"%PDF": "a PDF file",
-    b"\x89HDF": "an HDF5 file", b"GIF8": "a GIF picture", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a RAR archive",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +98,13 @@ def is_photo(path: bytes) -> bool:
     Raises:
         MachineError: the machine cannot read it now.
     """
-    return os.path.splitext(path)[1].lower() not in _RAW and _PHOTO.match(_first_bytes(path)) is not None
+    return os.path.splitext(path)[1].lower() not in _RAW and contents.is_photo(_first_bytes(path))
 
 
 def describe_file(path: bytes) -> str:
     """What a file that is no photo is, for a message."""
-    start = _first_bytes(path, 300)
-    if start[257:262] == b"ustar":
-        return "a tar archive"
-    return next((kind for mark, kind in _OTHERS.items() if start.startswith(mark)), "no photo that facemill reads")
+    kind = contents.kind_of(_first_bytes(path, contents.SNIFF_BYTES))
+    return kind if kind not in ("", contents.TEXT) else "no photo that facemill reads"
 
 
 def kind_of(name: bytes) -> str:
@@ -134,11 +122,13 @@ def passed_over_text(passed_over: Sequence[tuple[str, int]]) -> str:
 
 def _first_bytes(path: bytes, count: int = _SNIFF_BYTES) -> bytes:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        fd = open_regular(path)
+    except NotRegular:
+        return b""
     except OSError as err:
         return _nothing(err, path)
     try:
-        return os.read(fd, count) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        return os.read(fd, count)
     except OSError as err:
         return _nothing(err, path)
     finally:

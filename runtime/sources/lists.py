@@ -5,11 +5,11 @@ from __future__ import annotations
 import codecs
 import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from urllib.parse import unquote_to_bytes
 
 from ..errors import SourceError
+from ..regular import LIST_BYTES
 from ..retries import retried
 from .reader import ReadError, read_file
 
@@ -33,7 +33,7 @@ def read_list(path: bytes) -> list[bytes]:
     """
     name = os.fsdecode(path)
     try:
-        data = retried(lambda: read_file(path, sys.maxsize)).removeprefix(codecs.BOM_UTF8)
+        data = retried(lambda: read_file(path, LIST_BYTES)).removeprefix(codecs.BOM_UTF8)
     except ReadError as err:
         folder = f". To name the folder @{name}, write ./@{name}" if os.path.isdir(b"@" + path) else ""
         raise SourceError(

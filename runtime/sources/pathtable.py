@@ -12,6 +12,7 @@ from typing import overload
 import numpy as np
 
 from ..files import durable_file
+from ..regular import open_regular
 
 
 def write_paths(path: Path, paths: Iterable[bytes]) -> str:
@@ -58,7 +59,7 @@ class PathTable(Sequence[bytes]):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path.open("rb")
+        self._file = open(open_regular(path), "rb")  # noqa: SIM115
         size = os.fstat(self._file.fileno()).st_size
         self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) if size else None
         ends: list[np.ndarray] = [np.zeros(1, np.int64)]

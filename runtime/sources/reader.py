@@ -12,6 +12,7 @@ import stat
 
 from ..errors import FacemillError, MachineError
 from ..records import Status
+from ..regular import NotRegular, TooLarge, open_regular, read_open
 
 _FILE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -62,19 +63,13 @@ def read_file_and_device(path: bytes | str, max_bytes: int) -> tuple[bytes, int]
         MachineError: the machine cannot read it now.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = open_regular(path)
     except OSError as err:
         raise read_error(err, path) from err
     try:
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode):
-            raise ReadError(Status.UNREADABLE, "not a regular file")
-        if info.st_size > max_bytes:
-            raise ReadError(Status.UNSUPPORTED, f"{info.st_size} bytes, over the limit of {max_bytes}")
-        data = _read_all(fd, info.st_size) if info.st_size else _read_to_end(fd, max_bytes)
-        return data, info.st_dev
-    except ReadError:
-        raise
+        return read_open(fd, max_bytes, path), os.fstat(fd).st_dev
+    except TooLarge as err:
+        raise ReadError(Status.UNSUPPORTED, f"{err.size} bytes, over the limit of {max_bytes}") from err
     except (OSError, MemoryError) as err:
         raise read_error(err, path) from err
     finally:
@@ -86,6 +81,8 @@ def read_error(err: OSError | MemoryError, path: bytes | str) -> ReadError | Mac
     if isinstance(err, MemoryError):
         err = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     reason = err.strerror or str(err)
+    if isinstance(err, NotRegular):
+        return ReadError(Status.UNREADABLE, "not a regular file")
     if not is_machine_fault(err):
         return ReadError(Status.UNREADABLE, reason)
     try:
@@ -154,24 +151,3 @@ def open_below(root: bytes, name: bytes) -> int:
         os.close(photo)
         raise ReadError(Status.UNREADABLE, "not a regular file")
     return photo
-
-
-def _read_to_end(fd: int, max_bytes: int) -> bytes:
-    """Read a file of unknown size: FUSE and /proc say 0."""
-    data = bytearray()
-    while block := os.read(fd, 1 << 20):
-        data += block
-        if len(data) > max_bytes:
-            raise ReadError(Status.UNSUPPORTED, f"over the limit of {max_bytes} bytes")
-    return bytes(data)
-
-
-def _read_all(fd: int, size: int) -> bytes:
-    """Read `size` bytes, nearly always with one call."""
-    data = os.read(fd, size)
-    while len(data) < size:
-        more = os.read(fd, size - len(data))
-        if not more:
-            raise ReadError(Status.UNREADABLE, f"the file shrank while it was read ({len(data)} of {size} bytes)")
-        data += more
-    return data

@@ -21,6 +21,7 @@ from typing import IO
 from ..assets import cache_dir
 from ..errors import ConfigError, StorageError
 from ..files import NewFile, durable_file, is_trusted, write_durable
+from ..regular import NOTE_BYTES, read_regular
 from .deletion import delete, final_name
 from .file import EmbeddingFile
 from .nearby import IDENTITY, identity_of
@@ -197,11 +198,11 @@ def note_line(file: Path, line: str, description: str) -> None:
     """Add a line to the list of a file, unless it is there; a failure is logged with the description of the place."""
     path = list_of(file)
     try:
-        if not distrusted_list(file) and path.exists() and line.encode() in path.read_bytes().splitlines():
+        if not distrusted_list(file) and path.exists() and line.encode() in read_regular(path, NOTE_BYTES).splitlines():
             return
         with durable_file(path, "the list of pages", like=_sources(file), wait=True) as output:
             # Read under the lock, so that no line is lost.
-            lines = path.read_bytes().splitlines() if path.exists() else []
+            lines = read_regular(path, NOTE_BYTES).splitlines() if path.exists() else []
             if distrusted_list(file):  # its lines must not become lines of a list that is trusted
                 lines = [json.dumps({"elsewhere": _REPLACED_LIST}).encode()]
             whose = [known for known in lines if IDENTITY.encode() in known]
@@ -219,11 +220,11 @@ def forget_line(file: Path, line: str) -> None:
     if distrusted_list(file) or not path.exists():
         return
     with suppress(OSError), NewFile(path, like=_sources(file), wait=True) as new:
-        lines = [other for other in path.read_text(encoding="ascii", errors="replace").splitlines() if other != line]
-        if set(lines) <= set(_identity_line(file)):
+        lines = [other for other in read_regular(path, NOTE_BYTES).splitlines() if other != line.encode()]
+        if {*lines} <= {own.encode() for own in _identity_line(file)}:
             path.unlink()
         else:
-            new.file.write("".join(other + "\n" for other in lines).encode())
+            new.file.write(b"".join(other + b"\n" for other in lines))
             new.commit()
 
 
@@ -273,7 +274,7 @@ def forget_page(file: Path, page: Path) -> None:
         return
     with durable_file(path, "the list of pages", like=_sources(file), wait=True) as output:
         name = json.loads(_line(file, page, None))["page"]
-        lines = [line for line in path.read_bytes().splitlines(keepends=True) if _page_of(line) != name]
+        lines = [line for line in read_regular(path, NOTE_BYTES).splitlines(keepends=True) if _page_of(line) != name]
         output.write(b"".join(lines))
     if all(line.decode().strip() in _identity_line(file) for line in lines):
         path.unlink()

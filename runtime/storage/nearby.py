@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import StorageError
 from ..files import TEMPORARY_SUFFIX, is_trusted
+from ..regular import read_regular
 from .file import EmbeddingFile
 from .runfolder import folder_of
 
@@ -100,6 +101,6 @@ def _repeats(path: Path, identity: str, file: Path) -> bool:
     try:
         if not is_trusted(path, beside=file) or path.stat().st_size > _MAX_BYTES:
             return False
-        return f'"{IDENTITY}": "{identity}"'.encode() in path.read_bytes()
+        return f'"{IDENTITY}": "{identity}"'.encode() in read_regular(path, _MAX_BYTES)
     except OSError:
         return False

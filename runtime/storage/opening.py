@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import FacemillError, LockedError, StorageError
 from ..extras import require
+from ..regular import NotRegular, open_regular
 from .child import Alive, run_in_child
 from .heaps import check_attribute_texts
 from .layout import check_item
@@ -172,7 +173,7 @@ def check_regular(path: Path) -> None:
     """
     wanted = "a finished file of `facemill process`"
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        os.close(open_regular(path))
     except (FileNotFoundError, NotADirectoryError, ValueError):  # a ValueError: a NUL byte in the name
         parts = f"{path}.parts"  # see `runfolder.folder_of`
         if os.path.isdir(parts) and os.path.exists(os.path.join(parts, "plan.json")):
@@ -183,18 +184,11 @@ def check_regular(path: Path) -> None:
         raise StorageError(
             f"there is no file {path}; expected: {wanted}. Create it with: facemill process PHOTOS -o {path}"
         ) from None
+    except NotRegular as err:
+        raise StorageError(f"{path} is {err.kind}; expected: {wanted}") from err
     except OSError as err:
-        if err.errno == errno.ENXIO:  # a socket
-            raise StorageError(f"{path} is a socket; expected: {wanted}") from err
         refuse_system_error(err, path)
         raise
-    try:
-        mode = os.fstat(descriptor).st_mode
-    finally:
-        os.close(descriptor)
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device"
-        raise StorageError(f"{path} is {kind}; expected: {wanted}")
 
 
 def refuse_system_error(err: Exception, path: Path) -> None:

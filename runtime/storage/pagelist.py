@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import StorageError
 from ..files import is_trusted, temporary_path
+from ..regular import NOTE_BYTES, read_regular
 from .deletion import renamed_remains
 from .nearby import IDENTITY, earlier_names
 
@@ -109,7 +110,7 @@ def read_list(file: Path) -> PageList:
 def _entries(path: Path) -> Iterator[dict[str, Any]]:
     """The entries of a list, which may be missing."""
     try:
-        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
+        lines = read_regular(path, NOTE_BYTES).splitlines()
     except FileNotFoundError:
         return
     except OSError as err:

@@ -9,17 +9,16 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..contents import HDF5
 from ..errors import ConfigError, FacemillError, LockedError, StorageError
 from ..files import (
-    check_output,
-    check_parent,
     is_trusted,
     make_folder,
     restrict_folder,
@@ -29,6 +28,8 @@ from ..files import (
     write_durable,
 )
 from ..locks import Lock
+from ..outputs import check_output, check_parent
+from ..regular import NOTE_BYTES, AnyPath, read_regular
 from .contract import EmbeddingContract
 from .opening import refuse_system_error
 
@@ -90,7 +91,7 @@ def read_plan(folder: Path) -> StoredPlan | None:
     """
     path = folder / "plan.json"
     try:
-        plan = decode_plan(path.read_bytes())
+        plan = decode_plan(read_regular(path, NOTE_BYTES))
         return StoredPlan(**{**plan, "contract": EmbeddingContract.from_dict(plan["contract"])})
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -102,15 +103,15 @@ def read_plan(folder: Path) -> StoredPlan | None:
         ) from err
 
 
-def check_new_file(output: Path, *, force: bool) -> None:
-    """Check, before the work, that a new embedding file can be written; see `files.check_output`.
+def check_new_file(output: Path, *, force: bool, inputs: Iterable[AnyPath] = ()) -> None:
+    """Check, before the work, that a new embedding file can be written; see `outputs.check_output`.
 
     Raises:
-        ConfigError, OutputExistsError: see `files.check_output`.
+        ConfigError, OutputExistsError: see `outputs.check_output`.
     """
     if not force:
         sweep_leftovers(output)
-    check_output(output, "the embedding file", force=force)
+    check_output(output, "the embedding file", force=force, kind=HDF5, inputs=inputs)
 
 
 def sweep_leftovers(output: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import defaults
+from ..counts import check_count
 from ..files import is_temporary
 from ..records import ALL_FACE_DATASETS, ATTRIBUTE_DATASETS, FACE_DATASETS, Embedded, Status
 from .format import append_attributes, append_faces, create_attributes, create_faces, read_vector_counts
@@ -50,10 +51,15 @@ class SegmentRules:
     Attributes:
         max_rows: maximum number of photos in a segment.
         max_seconds: maximum age of a segment.
+    Raises:
+        ConfigError: the number of photos is no whole number from 1.
     """
 
     max_rows: int = defaults.SEGMENT_ROWS
     max_seconds: float = defaults.SEGMENT_SECONDS
+
+    def __post_init__(self) -> None:
+        check_count("max_rows", self.max_rows)
 
 
 class SegmentWriter:

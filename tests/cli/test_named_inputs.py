@@ -9,14 +9,16 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from runtime.engines.engine import sidecar_path
 from tests.support import encoded_images as make
 from tests.support.embedding_files import contents
-from tests.support.errors import assert_refused
+from tests.support.errors import assert_names, assert_refused
 from tests.support.facemill_command import ROOT, facemill, facemill_process, start_facemill
 from tests.support.model_files import write_model_file
 
@@ -101,6 +103,9 @@ def test_the_same_forced_run_goes_on_even_if_a_photo_appeared(tiny_engine: Path,
         ("remove", "{file}", "--paths-from", "{0}", "--yes"),
         ("search", "{0}", "x.jpg"),
         ("verify", "{0}"),
+        ("evaluate", "people", "--align", "none", "--pairs", "{0}"),
+        ("evaluate", "people", "--align", "none", "--attributes", "{0}"),
+        ("serve", "{file}", "--port", "0", "--token-file", "{0}"),
         ("process", ".", "--model", "{toml}"),
         ("process", ".", "--model", "{model}"),
     ],
@@ -117,13 +122,55 @@ def test_what_is_no_regular_file_is_refused_at_once(
     write_model_file(tmp_path / "m.toml", name="m", file="m.onnx")
     (tmp_path / "m.onnx").symlink_to(target)
     listing = photo_list(tmp_path, "1.txt", range(2))
+    for person in ("a", "b"):
+        (tmp_path / "people" / person).mkdir(parents=True)
+        photo_list(tmp_path / "people" / person, "1.txt", range(2))
     assert facemill(*command(f"@{listing}", tmp_path / "o.h5", tiny_engine)).returncode == 0
     places = {"file": tmp_path / "o.h5", "toml": tmp_path / "special.toml", "model": tmp_path / "m.toml"}
     arguments = [word.format(target, **places) for word in words]
     done = facemill_process(*arguments, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60)
     assert done.returncode in (1, 2)
     assert "Traceback" not in done.stderr
-    assert any(line.startswith("E-") for line in done.stderr.splitlines()), done.stderr
+    refusal = next((line for line in done.stderr.splitlines() if line.startswith("E-")), done.stderr)
+    assert_names(refusal, "m" if "{model}" in words else places["toml"] if "{toml}" in words else target)
+
+
+GIANT = 30 << 30  # bytes of a sparse file
+
+
+def special_engine(folder: Path, kind: str, good: Path) -> Path:
+    """An engine that is a pipe or a giant, or whose sidecar is a pipe, a device or a giant."""
+    engine, sidecar = folder / "e.onnx", folder / "e.onnx.json"
+    engine.touch()
+    if kind in ("pipe", "giant"):
+        engine.unlink()
+        sidecar.write_bytes(sidecar_path(good).read_bytes())
+    if kind.startswith("pipe"):
+        os.mkfifo(sidecar if "sidecar" in kind else engine)
+    elif kind.startswith("device"):
+        sidecar.symlink_to("/dev/zero")
+    else:
+        place = sidecar if "sidecar" in kind else engine
+        place.touch()
+        os.truncate(place, GIANT)
+    return engine
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pipe", "giant", "pipe as sidecar", "device as sidecar", "giant as sidecar"])
+def test_an_engine_that_is_no_usual_file_is_refused_at_once(kind: str, tiny_engine: Path, tmp_path: Path) -> None:
+    """Named on the command line, and by an embedding file for each of its engines."""
+    engine = special_engine(tmp_path, kind, tiny_engine)
+    listing = photo_list(tmp_path, "1.txt", range(1))
+    assert facemill(*command(f"@{listing}", tmp_path / "o.h5", tiny_engine)).returncode == 0
+    with h5py.File(tmp_path / "o.h5", "r+") as file:
+        file["metadata"].attrs["engine"] = str(engine)
+    for arguments in (command(f"@{listing}", tmp_path / "p.h5", engine), ["search", "o.h5", "0.jpg"]):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = facemill_process(*arguments, cwd=tmp_path, env=environment, timeout=60)
+        named = engine.with_name("e.onnx.json") if "sidecar" in kind else engine
+        assert_refused(done, "E-ENGINE", named)
+    assert not (tmp_path / "p.h5.parts").exists()
 
 
 @pytest.mark.slow

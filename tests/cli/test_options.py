@@ -19,11 +19,15 @@ from runtime import defaults
 from runtime.api import engines, evaluation, jobs, pairs, people
 from runtime.cli import groups, options
 from runtime.cli.app import main
+from runtime.errors import ConfigError
 from runtime.estimate.estimate import estimate
 from runtime.faces.rules import FaceRules
 from runtime.images.decode import Limits
+from runtime.search.hits import FindOptions
 from runtime.search.search import Search
 from runtime.storage.segments import SegmentRules
+from tests.support.errors import USAGE, assert_refused, raises
+from tests.support.facemill_command import facemill
 
 # These are paths or objects in Python and text on the command line, or only one side has a default.
 _OTHER_TYPE_OR_NO_DEFAULT = ("output", "faces", "mode", "names")
@@ -81,6 +85,7 @@ def read_defaults(command: str) -> dict[str, Any]:
             value = (
                 declared_default if isinstance(declared_default, (str, int, float)) else None
             )  # click marks a missing default with an object
+            value = None if value is None else option.type_cast_value(context, value)
             values[str(option.name)] = option.callback(context, option, value) if option.callback else value
     return values
 
@@ -140,3 +145,51 @@ def test_no_help_imports_an_array_package() -> None:
     )
     result = run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+def bounded_numbers() -> list[tuple[str, click.Option]]:
+    """Every option of every command that takes a whole number, or a number within a range, with the command."""
+    found = []
+    for name in commands():
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        for option in command.params:
+            if isinstance(option, click.Option) and isinstance(option.type, (type(click.INT), click.FloatRange)):
+                found.append((name, option))
+    return found
+
+
+def test_every_number_is_finite_and_fits_into_a_file() -> None:
+    assert len(bounded_numbers()) > 30
+    for command, option in bounded_numbers():
+        whole = isinstance(option.type, type(click.INT))
+        for value in ("9" * 20, "9" * 5000, str(2**63)) if whole else ("nan", "inf", "-inf", "1e999"):
+            context = click.Context(click.Command(command))
+            with pytest.raises(click.BadParameter) as caught:
+                option.process_value(context, (value,) if option.multiple else value)
+            assert caught.value.param is option
+
+
+@pytest.mark.parametrize("value", [0, 2**63, 10**30, 1.5, True, "1"])
+def test_the_library_refuses_counts_that_no_file_can_store(value: Any, tmp_path: Path) -> None:
+    for name in ("max_bytes", "max_pixels"):
+        with raises(ConfigError, name):
+            Limits(**{name: value})
+    with raises(ConfigError, "max_rows"):
+        SegmentRules(value)
+    with raises(ConfigError, "k"):
+        FindOptions(value)
+    for name in ("limit", "workers", "batch_size"):
+        with raises(ConfigError, name.replace("_", "-")):
+            jobs.process(tmp_path, tmp_path / "o.h5", model="random-128", faces=FaceRules("none"), **{name: value})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_number_that_no_file_can_store_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    output = tmp_path / "o.h5"
+    for option in ("--limit", "--max-bytes", "--max-pixels", "--max-unreadable", "--workers", "--batch-size"):
+        done = facemill("process", tmp_path, "-o", output, "--model", "random-128", option, 10**20)
+        assert_refused(done, USAGE, option)
+    for arguments in (["plan", "--count", "5", "--dimension", 10**6], ["build-engine", "--batch", f"1,1,{10**20}"]):
+        assert facemill(*arguments).returncode == 2
+    assert list(tmp_path.iterdir()) == []

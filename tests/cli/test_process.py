@@ -243,13 +243,15 @@ def test_a_changed_setting_is_refused_with_both_values(photos: Path, tiny_engine
 
 
 @pytest.mark.slow
-def test_a_foreign_file_is_overwritten_only_with_force(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    output = tmp_path / "thesis.h5"
-    output.write_bytes(b"my thesis")
+def test_a_file_that_may_be_damaged_is_overwritten_only_with_force(
+    photos: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "people.h5"
+    output.write_bytes(b"\0damaged")
     arguments = ("process", photos / "1", "-o", output, "--engine", tiny_engine)
     result = facemill(*arguments)
     assert_refused(result, "E-STORAGE", output, "-o", "--force")
-    assert output.read_bytes() == b"my thesis"
+    assert output.read_bytes() == b"\0damaged"
     assert facemill(*arguments, "--force").returncode == 0
     assert len(read_outcomes(output)) == 86
 

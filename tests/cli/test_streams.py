@@ -171,8 +171,7 @@ def test_a_log_that_reaches_the_limit_of_files_ends_and_the_run_goes_on(
     folder: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    log.touch()
-    os.truncate(log, 19_999_990)
+    log.write_bytes(b"\n" * 19_999_990)
     limit: Any = lambda: (  # noqa: E731
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000)),
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN),

@@ -99,7 +99,7 @@ def test_a_plan_that_the_machine_cannot_read_is_not_called_damaged(
 
     with RunFolder(tmp_path / "o.h5") as folder:
         folder.write_plan(PLAN)
-        monkeypatch.setattr(Path, "read_bytes", refuse)
+        monkeypatch.setattr(os, "read", refuse)
         with raises(StorageError, folder.path / "plan.json", "Input/output error") as caught:
             folder.read_plan()
     assert "--force" not in str(caught.value)

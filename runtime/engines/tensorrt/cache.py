@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import EngineError, StorageError
 from ...files import write_durable
+from ...regular import NOTE_BYTES, read_regular
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class RtxCache:
         self._cache = config.create_runtime_cache()
         self._stored = b""
         with suppress(OSError):  # there is no cache file yet
-            self._stored = path.read_bytes() if path else b""
+            self._stored = read_regular(path, NOTE_BYTES) if path else b""
         if self._stored and not self._cache.deserialize(self._stored):
             logger.info("%s is for another driver or GPU: kernels are compiled again", path)
             self._stored = b""
