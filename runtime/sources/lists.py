@@ -39,12 +39,13 @@ def read_list(path: bytes) -> list[bytes]:
         raise SourceError(
             f"the list file {name} cannot be read: {err.detail}; expected: a text file, one path per line{folder}"
         ) from err
-    if b"\0" in data and len(data) < _UTF_16 * data.count(b"\0"):
+    nuls = data.count(b"\0")
+    if nuls and not (data.endswith(b"\0") and len(data) >= _UTF_16 * nuls):
         raise SourceError(
-            f"the list file {name} contains many NUL bytes; expected: UTF-8 text, one path per line, or paths that end "
-            f"with a NUL byte. Convert a UTF-16 file with: iconv -f UTF-16 -t UTF-8"
+            f"the list file {name} contains NUL bytes; expected: UTF-8 text, one path per line, or a NUL byte behind "
+            f"every path. Convert a UTF-16 file with: iconv -f UTF-16 -t UTF-8"
         )
-    lines = data.split(b"\0") if b"\0" in data else data.splitlines()
+    lines = data.split(b"\0") if nuls else data.splitlines()
     lines = [line for line in lines if line.strip()]
     base = os.path.dirname(absolute(path))
     paths = [absolute(_plain(line, base) if _ODD.search(line) else line, base) for line in lines]
