@@ -3,7 +3,7 @@
 
 import sys
 
-from runtime.cli.app import main
+from runtime.cli.start import main
 
 if __name__ == "__main__":
     sys.argv.insert(1, "process")

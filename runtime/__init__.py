@@ -19,11 +19,14 @@ what the commands print as JSON. Names are imported when they are used, so that 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # as in `typing`, whose import takes longer than the rest of this module
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from .api.attributes import FilterReport as FilterReport
     from .api.attributes import Match as Match
     from .api.attributes import add_attributes as add_attributes

@@ -36,9 +36,9 @@ from typing import IO
 from .access import PRIVATE, Access, access_like
 from .errors import DiskFullError, FacemillError, StorageError
 from .locks import OPEN_FLAGS, is_open_file, lock_open_file, naming_owner
-from .outputs import check_parent, refuse_special
-
-TEMPORARY_SUFFIX = ".partial"
+from .outputs import TEMPORARY_SUFFIX as TEMPORARY_SUFFIX
+from .outputs import check_parent, refuse_blocked, refuse_special
+from .outputs import temporary_path as temporary_path
 
 _OWN_FOLDER_MODE = 0o700  # until access.py has decided
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -46,11 +46,6 @@ _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF})
 
 logger = logging.getLogger(__name__)
-
-
-def temporary_path(path: Path) -> Path:
-    """The name of a file or folder until it is whole: `people.h5` -> `people.h5.partial`."""
-    return path.with_name(path.name + TEMPORARY_SUFFIX)
 
 
 def is_temporary(path: Path) -> bool:
@@ -111,11 +106,12 @@ class NewFile:
             resume: keep the content of a temporary file that was left behind, and leave it again without `commit`.
         Raises:
             LockedError: another process writes the same file, and `wait` is not given.
-            OutputExistsError: the name stands for no regular file.
+            OutputExistsError: the name stands for no regular file, or a folder has the temporary one.
             OSError: the file cannot be created.
         """
         self.path, self.temporary, self._resume = path, temporary_path(path), resume
         refuse_special(path)
+        refuse_blocked(path)
         busy, self._access = f"another process is writing {path}", _access_of_new_file(path, like, mode, shared)
         with naming_owner(self.temporary):
             fd = _create_locked(self.temporary, self._access.until_finished, busy, wait=wait, resume=resume)

@@ -17,6 +17,12 @@ from .errors import ConfigError, OutputExistsError
 from .regular import AnyPath, NotRegular, open_regular
 
 SIDE_BYTES = 64  # more than any name beside an output adds, such as `.removed-20260101T000000Z-2.json.key.partial`
+TEMPORARY_SUFFIX = ".partial"
+
+
+def temporary_path(path: Path) -> Path:
+    """The name of a file or folder until it is whole: `people.h5` -> `people.h5.partial`."""
+    return path.with_name(path.name + TEMPORARY_SUFFIX)
 
 
 def check_output(
@@ -50,6 +56,7 @@ def check_output(
     check_parent(path, label, other=other)
     check_name(path, other=other)
     refuse_special(path, other=other)
+    refuse_blocked(path, other=other)
     refuse_inputs(path, inputs, other=other)
     refuse_other_kind(path, kind, other=other)
     if os.path.lexists(path) and not force:
@@ -103,6 +110,30 @@ def refuse_special(path: Path, *, other: str = "another file") -> None:
         if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
             kind = "a folder" if stat.S_ISDIR(mode) else "a device, a pipe or a socket"
             raise OutputExistsError(f"{path} is {kind}; expected: the name of a regular file. Name {other}")
+
+
+def refuse_blocked(path: Path, *, other: str = "another file") -> None:
+    """Refuse an output while a folder has its temporary name: the work would be done, and could not be kept.
+
+    Raises:
+        OutputExistsError: there is such a folder.
+    """
+    temporary = temporary_path(path)
+    if what_stands_at(temporary) == "a folder":
+        raise OutputExistsError(
+            f"{temporary} is a folder; expected: nothing, because {path.name} has that name until it is whole. Move "
+            f"the folder away, or name {other}"
+        )
+
+
+def what_stands_at(path: Path) -> str:
+    """What has a name, for messages: a folder, a link, a file, ...; empty for nothing. No link is followed."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return ""
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a file" if stat.S_ISREG(mode) else "a device")
 
 
 def refuse_inputs(path: Path, inputs: Iterable[AnyPath], *, other: str = "another file with -o") -> None:

@@ -19,6 +19,7 @@ import click
 
 from ..errors import ConfigError, FacemillError, Interrupted, MachineError
 from ..text import printable
+from .start import let_commands_be_interrupted
 from .streams import complaints
 
 P = ParamSpec("P")
@@ -34,6 +35,8 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
+            if click.get_current_context(silent=True) is not None:
+                let_commands_be_interrupted()
             with _keeping_interrupts():
                 return command(*args, **kwargs)
         except Interrupted as err:

@@ -24,6 +24,7 @@ from ..engines.build import rebuild_if_stale
 from ..errors import ConfigError, Interrupted, SourceError, StorageError
 from ..index.samerows import same_rows, sweep_cards
 from ..interrupt import Control, RunControl, pause
+from ..outputs import refuse_blocked
 from ..pairs.checkpoint import checkpoint_plan_path
 from ..pipeline.contract import limits_of
 from ..pipeline.request import AttributeReader, check_attribute_engine
@@ -117,6 +118,7 @@ def add_attributes(
     """
     start_s, path = time.monotonic(), Path(os.path.realpath(file))
     check_regular(path)
+    refuse_blocked(path)
     # The lock first: a job that has just ended must not be overwritten with what was read from the file before.
     with AttributeParts(path) as parts, EmbeddingFile(path) as gallery:
         reader = _complete(reader, gallery)

@@ -23,7 +23,7 @@ from .. import __version__
 from ..errors import ConfigError, LockedError, StorageError, UnfinishedError
 from ..fetch import sha256_of
 from ..files import is_trusted
-from ..review.upkeep import forget_missing
+from ..review.upkeep import check_stores, forget_missing
 from ..storage.dataset import assemble
 from ..storage.derived import forget_pages
 from ..storage.file import EmbeddingFile
@@ -123,8 +123,9 @@ class Removal:
             keep_pages: leave pages, lists and folders that show photos.
         Raises:
             ConfigError: a name selects all photos.
-            StorageError: the file is damaged.
+            StorageError: the file is damaged, or the decisions about it cannot be read.
         """
+        check_stores(self.path)
         with EmbeddingFile(self.path) as source:
             names = paths_below(source.root, names)
             selection = select_photos(source.scanned_paths(), names)

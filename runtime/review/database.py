@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from ..errors import DiskFullError, LockedError, StorageError
 from ..files import create_empty, is_trusted, sync_folder
+from ..outputs import what_stands_at
 from ..storage.nearby import IDENTITY, identity_of
 
 _APPLICATION = 0x666D7276  # "fmrv" in the header of the database
@@ -96,10 +97,12 @@ class Database:
     def open(self, *, write: bool) -> Iterator[sqlite3.Connection]:
         """A connection to the existing database, closed at the end of the block; errors are facemill's."""
         for path in (self.path, self.path.with_name(self.path.name + "-journal")):
-            if os.path.lexists(path) and not is_trusted(path, beside=self._file):
+            what = what_stands_at(path)
+            if what and not (what == "a file" and is_trusted(path, beside=self._file)):
+                what = "may have been written by another user" if what == "a file" else f"is {what}"
                 raise StorageError(
-                    f"another user may have written {path}, or it is a link; expected: a file of this user. Look at "
-                    f"it, and move it away"
+                    f"{path} {what}; expected: a file of this user with decisions about {self._file.name}. Look at it, "
+                    f"and move it away"
                 )
         name = f"file:{quote(os.fsencode(self.path))}?mode={'rw' if write else 'ro'}"
         with self._errors(), closing(_connect(name)) as db:

@@ -13,6 +13,16 @@ from .rows import known_paths
 from .store import ReviewStore, review_path
 
 
+def check_stores(file: Path) -> None:
+    """Check, before a removal, that `forget_missing` will be able to read the decisions about a file.
+
+    Raises:
+        LockedError, StorageError: a store cannot be read, or is nothing of this user.
+    """
+    for name in (Path(os.path.realpath(file)), *earlier_names(file)):
+        ReviewStore(name).paths()
+
+
 def forget_missing(file: Path) -> int:
     """Erase from the decisions about a file all photos that it does not have, durably. Doing so twice does no harm.
 

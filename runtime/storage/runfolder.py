@@ -28,7 +28,7 @@ from ..files import (
     write_durable,
 )
 from ..locks import Lock
-from ..outputs import check_output, check_parent
+from ..outputs import check_output, check_parent, refuse_blocked, what_stands_at
 from ..regular import NOTE_BYTES, AnyPath, read_regular
 from .contract import EmbeddingContract
 from .opening import refuse_system_error
@@ -185,6 +185,7 @@ class RunFolder:
             StorageError: the folder cannot be created.
         """
         check_parent(output)
+        refuse_blocked(output)
         self.output = output
         self.path = folder_of(output)
         self._busy = busy
@@ -219,6 +220,12 @@ class RunFolder:
         while True:
             try:
                 is_new = not os.path.lexists(self.path)
+                kind = what_stands_at(self.path)
+                if kind not in ("", "a folder"):
+                    raise ConfigError(
+                        f"{self.path} is {kind}; expected: nothing, or facemill's folder for an unfinished run. Look "
+                        f"at it and move it away, or name a different output with -o"
+                    )
                 make_folder(self.path, like=sources)
                 if not is_trusted(self.path, beside=model) and self.path.exists():
                     if is_new:

@@ -117,7 +117,7 @@ def test_help_imports_no_command() -> None:
         "print(sorted(name for name in sys.modules if name.startswith('runtime.')))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
-    needed = ["cli", "cli.app", "cli.common", "cli.limits", "cli.streams", "cli.stuck", "errors", "text"]
+    needed = ["cli", "cli.app", "cli.common", "cli.limits", "cli.start", "cli.streams", "cli.stuck", "errors", "text"]
     assert result.stdout.splitlines()[-1] == str([f"runtime.{name}" for name in needed]), result.stderr
     for name in ("build-engine", "process", "search", "models", "doctor"):
         assert f"\n  {name} " in result.stdout
@@ -148,3 +148,39 @@ def test_a_mistyped_command_gets_the_similar_one() -> None:
     result = CliRunner().invoke(main, ["proces"])
     assert (result.exit_code, "'process'" in result.output) == (2, True)
     assert "Did you mean" not in CliRunner().invoke(main, ["qqqqqq"]).output
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["facemill", "models", "list"]
+from runtime.cli.start import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "errors"),
+    [
+        ("runtime.cli.app", ""),
+        ("click", ""),
+        ("runtime.cli.streams", ""),
+        ("runtime.cli.models", ""),
+        ("runtime.modelspec", "interrupted\n"),  # the command has begun
+    ],
+)
+def test_ctrl_c_during_the_imports_ends_in_silence(module: str, errors: str) -> None:
+    code = INTERRUPTED_IMPORT.format(module=module)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", errors)
+
+
+def test_an_ignored_ctrl_c_stays_ignored() -> None:
+    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)" + INTERRUPTED_IMPORT.format(module="click")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 0
+    assert "facemill-512" in done.stdout

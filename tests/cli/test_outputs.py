@@ -141,3 +141,52 @@ def test_a_report_never_replaces_the_table_of_its_evaluation(folder: Path) -> No
     table.write_text("path,age\n0.jpg,30\n")
     done = facemill("evaluate", "photos", "--attributes", table, "-o", "out", "--force", cwd=folder)
     assert_refused(done, INPUT, table)
+
+
+BLOCKS = {
+    "pipe": os.mkfifo,
+    "folder": os.mkdir,
+    "link": lambda path: os.symlink("elsewhere", path),
+    "file": lambda path: path.write_text("a letter"),
+}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "file"])
+def test_what_blocks_the_run_folder_is_named(kind: str, folder: Path) -> None:
+    BLOCKS[kind](folder / "new.h5.parts")
+    assert_refused(facemill(*LOGGED, "-o", "new.h5", cwd=folder), "E-CONFIG", "new.h5.parts", f"a {kind}", "move")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*LOGGED, "-o", "new.h5"),
+        ("merge", "people.h5", "others.h5", "-o", "new.h5"),
+        ("add", "new.h5", "photos"),
+        ("attributes", "new.h5"),
+        ("remove", "new.h5", "--path", "person0/", "--yes"),
+        ("cluster", "people.h5", "--threshold", "0.9", "-o", "new.csv"),
+    ],
+)
+def test_a_folder_with_the_temporary_name_is_named_before_the_work(words: tuple[str, ...], folder: Path) -> None:
+    if words[0] in ("add", "attributes", "remove"):
+        shutil.copy(folder / "people.h5", folder / "new.h5")
+    blocked = folder / ("new.csv.partial" if "new.csv" in words else "new.h5.partial")
+    blocked.mkdir()
+    before = content(folder)
+    done = facemill(*words, cwd=folder)
+    assert_refused(done, KIND, blocked.name, "folder", "Move")
+    assert "scanning" not in done.stderr
+    assert content(folder) == before
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_decisions_that_cannot_be_read_stop_a_removal_before_anything_is_erased(
+    kind: str, dry: tuple[str, ...], folder: Path
+) -> None:
+    BLOCKS[kind](folder / "people.h5.review")
+    before = content(folder)
+    done = facemill("remove", "people.h5", "--path", "person0/", "--yes", *dry, cwd=folder)
+    assert_refused(done, "E-STORAGE", "people.h5.review", f"a {kind}", "move")
+    assert content(folder) == before
