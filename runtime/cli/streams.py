@@ -3,7 +3,7 @@
 stderr and a terminal are displays: when one of them cannot be written any more, the command goes on without it and the
 log file says why. stdout to a file or a pipe is a result: a result that cannot be written ends the command.
 
-The decoders of JPEG, PNG and TIFF print their warnings on descriptor 2, without the name of the photo and across the
+The decoders of images print their warnings on descriptor 2, without the name of the photo and across the
 live line. The outcome of the photo says what they mean, so these lines go to the log; all other lines pass.
 """
 
@@ -27,7 +27,8 @@ logger = logging.getLogger(__name__)
 _CLOSED = "it was closed before the command began"
 _DECODERS = re.compile(
     rb"^(Corrupt JPEG data|Premature end of JPEG|Invalid SOS|Inconsistent progression|Unsupported marker|Unknown Adobe|"
-    rb"Warning: unknown JFIF|libpng (warning|error)|TIFF\w+:|\[ *(WARN|ERROR):\d+@[\d.]+\] global (grfmt_|loadsave))"
+    rb"Warning: unknown JFIF|libpng (warning|error)|TIFF\w+:|\[ *(WARN|ERROR):\d+@[\d.]+\] global (grfmt_|loadsave)|"
+    rb"\s*$)"  # some of their lines end twice
 )
 _LONGEST = 1 << 16  # bytes of a line
 _ENDS_S = 5.0  # for the last lines

@@ -80,7 +80,6 @@ def read_avif(data: bytes) -> Header:
         alpha=bool(alpha),
         orientation=_orientation(data, items[main]),
         block_pixels=tile_pixels,
-        feature="an AVIF file",
     )
 
 

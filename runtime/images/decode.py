@@ -37,6 +37,7 @@ MAX_SIDE = 1 << 20  # pixels: OpenCV takes no longer side
 MAX_PAGES = 100  # of a file whose pages are all decoded
 _MAX_PAGES_PIXELS = 10  # of all pages together, times the limit of a photo: what follows takes time
 _STRIP_SLACK = 16  # pixels that a JPEG may be larger than its strip: writers fill the blocks
+_OPTIONAL = "jp2", "avif"  # formats that not every OpenCV reads; it writes what it reads
 KINDS = "JPEG, PNG, BMP, WebP or TIFF file, nor JPEG 2000 or AVIF"
 
 DECODE_RULE = (
@@ -244,8 +245,8 @@ def _imdecode(data: bytes, header: Header, flags: int) -> Any:
         raise ImageError(Status.CORRUPT, f"the decoder refused it: {err.err or err}") from err
     if image is not None:
         return image
-    if header.feature:
-        raise ImageError(Status.UNSUPPORTED, f"{header.feature}: the decoder cannot read it")
+    if header.feature or (header.kind in _OPTIONAL and not cv2.haveImageWriter(f"photo.{header.kind}")):
+        raise ImageError(Status.UNSUPPORTED, f"{header.feature or header.kind}: the decoder cannot read it")
     raise ImageError(Status.CORRUPT, f"the {header.kind} data is damaged or truncated")
 
 

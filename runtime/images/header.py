@@ -16,12 +16,14 @@ from .exif import exif_orientation, only_directory
 from .header_fields import Header as Header  # callers of read_header use it
 from .header_fields import UnsupportedImageError, pixel_ratio
 from .jpeg_header import read_jpeg
+from .raw_pixels import check_tail
 from .tiff_header import page_size, read_tiff, tiff_pages
 from .webp_whole import has_zeros
 
 SNIFF_BYTES = 64  # enough for `is_image`
 MAX_CHUNKS = 100_000  # of a PNG or WebP file
 MAX_OTHER_CHUNKS = 1_000  # of a PNG file, besides image data
+_UNCOMPRESSED = 0, 3  # of a BMP file: as they are, or with masks
 _TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _CODESTREAM = b"\xff\x4f\xff\x51"
@@ -166,10 +168,15 @@ def _webp_image(data: bytes) -> int | None:
 
 
 def _bmp(data: bytes) -> Header:
-    if struct.unpack_from("<I", data, 14)[0] == 12:  # OS/2 1.x
-        width, height = struct.unpack_from("<HH", data, 18)
+    start, size = struct.unpack_from("<II", data, 10)
+    if size == 12:  # OS/2 1.x
+        width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
+        compression = 0
     else:
-        width, height = struct.unpack_from("<ii", data, 18)
+        width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 18)
+    row = (width * bits + 31) // 32 * 4
+    if compression in _UNCOMPRESSED and row > 0:
+        check_tail(data, start, start + row * abs(height), row)
     return Header("bmp", width, abs(height))
 
 
@@ -183,11 +190,13 @@ def _jp2(data: bytes) -> Header:
             raise ValueError("the JPEG 2000 file has no image size")
     right, bottom, left, top = struct.unpack_from(">IIII", data, at + 8)
     (channels,) = struct.unpack_from(">H", data, at + 40)
+    samples = list(struct.iter_unpack("BBB", data[at + 42 : at + 42 + 3 * channels]))  # depth, steps across and down
+    usual = channels <= 4 and all(depth < 16 and (across, down) == (1, 1) for depth, across, down in samples)
     return Header(
         "jp2",
         right - left,
         bottom - top,
         channels=channels,
         depth=(data[at + 42] & 0x7F) + 1,
-        feature="a JPEG 2000 file",
+        feature="" if usual else "a JPEG 2000 file of more channels, deeper or smaller ones than usual",
     )

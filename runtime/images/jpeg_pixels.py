@@ -7,6 +7,7 @@ caller. So a photo that decodes without a warning costs nothing more, and each w
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .jpeg_header import scan_ends
+
+logger = logging.getLogger(__name__)
 
 _JUNK = b"\x55\xaa" * 32  # bytes that decode to something else than the zeros that a decoder puts for missing data
 # Warnings about other things than pixels, and a kind that is not decoded here. All others mean damage.
@@ -24,6 +27,7 @@ _SURPLUS = re.compile(r"(\d+) extraneous bytes")
 # Webcams leave up to 14 bytes before a marker, and cameras pad to 8 or 16. Where pixels were overwritten, half of the
 # files have tens to thousands of bytes left.
 _LEFTOVER = 16
+_TEXT = b"\t\n\r" + bytes(range(0x20, 0x7F))
 
 
 def decode_jpeg(data: bytes, size: tuple[int, int], reduction: int, channel_order: str) -> NDArray[np.uint8] | None:
@@ -73,12 +77,13 @@ def _judge(warning: str, data: bytes) -> None:
         harmless = int(surplus[1]) <= _LEFTOVER or _is_padding(data, int(surplus[1]))
     else:
         harmless = _HARMLESS.search(warning) is not None
+    logger.debug("a decoder: %s", warning)
     if not harmless or _ends_early(data):  # a harmless warning hides the later ones
         raise ValueError(f"image data are missing or damaged: {warning.removeprefix('Corrupt JPEG data: ')}")
 
 
 def _is_padding(data: bytes, count: int) -> bool:
-    """Whether a scan ends in one byte again and again, and the decoder skipped all of them (else some became pixels).
+    """Whether a scan ends in one byte again and again, or in text, and the decoder skipped all of it, not only a part.
 
     Args:
         data: the file.
@@ -86,9 +91,10 @@ def _is_padding(data: bytes, count: int) -> bool:
     """
     for start, end in scan_ends(data):
         scan = data[start:end].rstrip(b"\xff")
-        repeated = len(scan) - len(scan.rstrip(scan[-1:]))
-        if count <= repeated <= count + _LEFTOVER:
-            return True
+        for padding in (scan[-1:], _TEXT):
+            repeated = len(scan) - len(scan.rstrip(padding))
+            if count <= repeated <= count + _LEFTOVER:
+                return True
     return False
 
 

@@ -14,6 +14,7 @@ from .exif import ORIENTATION, Directory, is_big, read_directories
 from .header_fields import Header, UnsupportedImageError, pixel_ratio
 from .lzw import lzw_length
 from .packbits import packbits_length
+from .raw_pixels import check_tail
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES = 273, 277, 278, 279
@@ -131,6 +132,8 @@ def check_strips(data: bytes, header: Header, check_jpeg: Callable[[bytes, int, 
             check_jpeg(tables[:-2] + data[start + 2 : stop] if tables else data[start:stop], columns, rows)
             continue
         else:
+            if compression == 1 and i == len(offsets) - 1:
+                check_tail(data, int(min(offsets)), stop, row)
             continue
         if length is not None and length < wanted and main.number(_PHOTOMETRIC) != 6:
             raise ValueError(f"strip {i} of {len(offsets)} has {length} bytes; expected: {wanted}")

@@ -7,13 +7,16 @@ import os
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
+from runtime.clusters import outputs
 from runtime.files import temporary_path
 from runtime.pages.map import groups_of_folders
+from runtime.storage.derived import derived_file
 from tests.oracles.agreement import agreement
 from tests.support.clustered_files import EVIL, people_rows, person_of_rows, write_file, write_photos
 from tests.support.errors import USAGE, Values, assert_names, assert_refused
@@ -86,9 +89,15 @@ def test_k_sets_the_number_of_clusters_and_no_column_keeps_the_file(file: Path, 
 def test_compared_pairs_are_kept_until_every_output_is_written(file: Path, tmp_path: Path) -> None:
     parts = tmp_path / "people.h5.pairs.parts"
     target = tmp_path / "list.csv"
-    temporary_path(target).mkdir()  # so that the list cannot be written
-    result = facemill("cluster", file, "--threshold", 0.6, "-o", target)
-    assert_refused(result, "E-STORAGE", target)
+
+    def block(*arguments: Any, **options: Any) -> Any:
+        temporary_path(target).mkdir()  # after the looks before the work: the list cannot be written
+        return derived_file(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outputs, "derived_file", block)
+        result = facemill("cluster", file, "--threshold", 0.6, "-o", target)
+    assert_refused(result, "E-EXISTS", target)
     assert parts.exists()
     assert read_column(file) is None
     result = facemill("cluster", file, "--threshold", 0.6)
@@ -126,7 +135,7 @@ def test_existing_outputs_are_refused_before_any_work(file: Path, tmp_path: Path
         (["-k", 11], "E-CONFIG", (11,)),
         (["-k", 0], USAGE, ("-k", 0)),
         (["--threshold", 0], USAGE, ("--threshold", 0.0)),
-        (["--threshold", "nan"], "E-CONFIG", ("nan", 0, 1)),
+        (["--threshold", "nan"], USAGE, ("--threshold", "nan")),
         (["-k", 2, "--threshold", 0.5], USAGE, ("-k", "--threshold")),
         (["--threshold", 0.5, "--folders", "d", "--sheets", "./d"], "E-OPTION", ("--folders", "--sheets")),
         (["--threshold", 0.5, "--folders", "d", "--sheets", "x/../d/e"], "E-OPTION", ("--folders", "--sheets")),

@@ -68,3 +68,58 @@ def test_a_hole_over_a_chunk_of_a_png_is_damage() -> None:
         with pytest.raises(ImageError) as caught:
             decode_image(data[:start] + bytes(4096) + data[start + 4096 :], size=112)
         assert caught.value.status is Status.CORRUPT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["codestream", "AVIF", "transparent AVIF"])
+@pytest.mark.parametrize("seed", range(4))
+def test_damage_that_the_decoder_of_other_formats_meets_is_corrupt(kind: str, seed: int) -> None:
+    pixels = noisy(seed)
+    if kind == "transparent AVIF":
+        pixels = np.dstack([pixels, pixels[..., :1]])
+    data = make.encode(pixels, "AVIF" if kind.endswith("AVIF") else "JPEG2000")
+    if kind == "codestream":
+        data = data[data.index(b"jp2c") + 4 :]
+    decode_image(data, size=112)
+    start = len(data) * (seed + 2) // 7
+    damaged = data[:start] if kind == "codestream" else data[:start] + b"\x5a" * 3000 + data[start + 3000 :]
+    with pytest.raises(ImageError) as caught:
+        decode_image(damaged, size=112)
+    assert caught.value.status is Status.CORRUPT
+
+
+def test_a_jpeg_2000_file_of_many_channels_is_unsupported() -> None:
+    data = make.encode(noisy(), "JPEG2000")
+    at = data.index(b"\xff\x4f\xff\x51")
+    many = data[: at + 4] + b"\0\x3b" + data[at + 6 : at + 40] + b"\0\7" + b"\7\1\1" * 7 + data[at + 51 :]
+    with pytest.raises(ImageError) as caught:
+        decode_image(many, size=112)
+    assert caught.value.status is Status.UNSUPPORTED
+
+
+@pytest.mark.parametrize("kind", ["BMP", "TIFF"])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
+def test_the_zeros_of_a_page_to_the_end_of_plain_pixels_are_damage(kind: str, share: float) -> None:
+    data = make.encode(np.maximum(noisy(), 1), kind)
+    decode_image(data, size=112)
+    page = int(len(data) * share) // 4096 * 4096
+    with pytest.raises(ImageError) as caught:
+        decode_image(data[:page] + bytes(len(data) - page), size=112)
+    assert caught.value.status is Status.CORRUPT
+
+
+@pytest.mark.parametrize("kind", ["BMP", "TIFF"])
+@pytest.mark.parametrize("width", [280, 1024, 4096])
+def test_black_areas_of_plain_pixels_are_whole(kind: str, width: int) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(1, 256, (64, width, 3), np.uint8)
+    black = pixels.copy()
+    black[:20] = black[-20:] = 0
+    within = pixels.copy()
+    within[:19] = within[-19:] = 0
+    within[19, : width // 3] = within[-20, width // 3 :] = 0
+    grey = pixels[..., 0].copy()
+    grey[32:] = 0
+    grey[:20] = 0
+    for picture in (black, within, grey, pixels * 0):
+        assert decode_image(make.encode(picture, kind), size=112).shape == (112, 112, 3)

@@ -112,7 +112,7 @@ def check_whole(data: bytes, like: bytes) -> None:
 
 @pytest.mark.parametrize("kind", [*KINDS, "CMYK without a marker"])
 @pytest.mark.parametrize(
-    "padding", [b"\0" * 200, b"\xff" * 9, b"\x20" * 40, bytes(range(16)), b"\0" * 30 + b"\xff" * 30]
+    "padding", [b"abcdefgh" * 20, b"\0" * 200, b"\xff" * 9, b"\x20" * 40, bytes(range(16)), b"\0" * 30 + b"\xff" * 30]
 )
 def test_padding_after_the_last_pixel_is_harmless(kind: str, padding: bytes) -> None:
     data = KINDS.get(kind, CMYK_WITHOUT_MARKER)
