@@ -21,6 +21,8 @@ _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _SOS, _EOI, _TABLES, _RESTARTS, _LINES = 0xDA, 0xD9, 0xC4, 0xDD, 0xDC
 _BARE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 _END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_ZEROS = re.compile(rb"\0+")
+_MOST_ZEROS = 4096  # between two segments; more are a hole, in which a segment may have been
 _NO_FILL = re.compile(rb"[^\xff]")
 _END_OF_IMAGE = b"\xff\xd9"
 _TAIL_BYTES = 64  # the end marker is among the last bytes of nearly every file
@@ -36,8 +38,9 @@ def read_jpeg(data: bytes) -> Header:
     frame: tuple[int, int, int, int, int] | None = None  # marker, bits, height, width, components
     orientation: int | None = None
     ratio, adobe = 1.0, -1  # the transform of the Adobe marker; -1 without
-    sampling, restarts = b"", False
+    sampling, restarts, before, gaps = b"", False, 2, False
     for marker, at, end in _segments(data):
+        gaps, before = gaps or b"\0" in data[before : at - 4], end
         if marker in _SOF:
             bits, height, width, components = struct.unpack_from(">BHHB", data, at)
             frame, sampling = (marker, bits, height, width, components), data[at + 7 : at + 6 + 3 * components : 3]
@@ -72,11 +75,25 @@ def read_jpeg(data: bytes) -> Header:
         coefficients=coefficients,
         plain_cmyk=components == 4 and adobe < 0,
         stored_rgb=components == 3 and adobe == 0,
-        doubtful=_END_OF_IMAGE not in data[-_TAIL_BYTES:]
+        doubtful=gaps
+        or _END_OF_IMAGE not in data[-_TAIL_BYTES:]
         or data.find(ZERO_RUN, scan) >= 0
         or (not coefficients and _is_broken(data, scan, restarts)),
         feature=_feature(marker, bits),
     )
+
+
+def without_gaps(data: bytes) -> bytes:
+    """A file without the zeros between the segments of its header, of which some cameras write hundreds."""
+    parts, start, before = [], 0, 2
+    for marker, at, end in _segments(data):
+        if b"\0" in data[before : at - 4]:
+            parts.append(data[start:before])
+            start = at - 4
+        before = end
+        if marker == _SOS:
+            break
+    return b"".join([*parts, data[start:]]) if parts else data
 
 
 def scan_ends(data: bytes) -> Iterator[tuple[int, int]]:
@@ -133,7 +150,10 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
                 return
             at = found.start()
         if data[at] != 0xFF:
-            raise ValueError(f"no JPEG marker at byte {at}")
+            zeros = _ZEROS.match(data, at, at + _MOST_ZEROS)
+            if zeros is None or data[zeros.end()] != 0xFF:
+                raise ValueError(f"no JPEG marker at byte {at}")
+            at = zeros.end()
         marker, at = data[at + 1], at + 2
         if marker == 0xFF:  # fill bytes
             found = _NO_FILL.search(data, at)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .jpeg_header import ZERO_RUN, has_end, marker_within, restarts_missing, scan_ends, zeros_are_flat
+from .jpeg_header import ZERO_RUN, has_end, marker_within, restarts_missing, scan_ends, without_gaps, zeros_are_flat
 
 _END_OF_IMAGE = b"\xff\xd9"
 _OTHER_BYTES = b"\x55\xaa"
@@ -24,7 +24,7 @@ Decode = Callable[[bytes], Any]  # a file to pixels, or None
 
 
 def whole_jpeg(data: bytes, decode: Decode, *, sequential: bool) -> bytes:
-    """A doubtful JPEG with its end marker.
+    """A doubtful JPEG with its end marker, and without zeros between the segments of its header.
 
     Args:
         data: the file.
@@ -33,6 +33,7 @@ def whole_jpeg(data: bytes, decode: Decode, *, sequential: bool) -> bytes:
     Raises:
         ValueError: image data are missing.
     """
+    data = without_gaps(data)
     if sequential:
         start, end = next(scan_ends(data))
         if restarts_missing(data, start, end):

@@ -137,6 +137,19 @@ def test_a_warning_about_something_else_is_harmless_and_hides_no_damage(kind: st
     check_corrupt(newer[: part(newer, 0.6)] + END)
 
 
+@pytest.mark.parametrize("kind", ["plain", "progressive", "restarts"])
+@pytest.mark.parametrize("marker", [b"\xff\xdb", b"\xff\xc4", b"\xff\xda"])
+def test_zeros_between_the_segments_of_a_header_are_harmless(kind: str, marker: bytes) -> None:
+    data = KINDS[kind]  # cameras of Dahua write 608
+    at = data.index(marker)
+    found = decode_image(data[:at] + bytes(608) + data[at:], size=112)
+    assert np.array_equal(found, decode_image(data, size=112))
+    with pytest.raises(ImageError):
+        decode_image(data[:at] + bytes(5000) + data[at:], size=112)
+    with pytest.raises(ImageError):
+        decode_image(data[:at] + bytes(608) + b"x" + data[at:], size=112)
+
+
 def test_a_file_without_end_before_another_is_whole() -> None:
     check_whole(KINDS["plain"][:-2] + KINDS["subsampled"], KINDS["plain"])
 
