@@ -60,12 +60,12 @@ class Head:
         return values
 
 
-def find_head(model: str, model_sha256: str) -> Head:
+def find_head(model: str, model_sha256: str | None) -> Head:
     """Find the head for the embeddings of a model, in facemill's models or in the folder FACEMILL_MODELS.
 
     Args:
         model: its name, for messages.
-        model_sha256: SHA-256 of its ONNX file.
+        model_sha256: SHA-256 of its ONNX file; None for a file that does not say.
     Raises:
         ModelError: there is none, or a file is damaged.
     """
@@ -75,8 +75,8 @@ def find_head(model: str, model_sha256: str) -> Head:
             return head
     known = ", ".join(head.name for head in heads) or "none"
     raise ModelError(
-        f"there is no head that reads age and gender from embeddings of {model} (sha256 {model_sha256:.12}...); there "
-        f"are: {known}. Read the photos instead: --from photos"
+        f"there is no head that reads age and gender from embeddings of {model} "
+        f"(sha256 {model_sha256 or 'unknown':.12}); there are: {known}. Read the photos instead: --from photos"
     )
 
 

@@ -42,6 +42,8 @@ def test_the_head_of_a_model_is_found_by_its_weights(tmp_path: Path, monkeypatch
     assert find_head("tiny", "ab" * 32).name == "mine"
     with raises(ModelError, "other", "--from photos"):
         find_head("other", "cd" * 32)
+    with raises(ModelError, "older", "unknown"):
+        find_head("older", None)
 
 
 @pytest.mark.parametrize(
