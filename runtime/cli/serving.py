@@ -10,6 +10,7 @@ import click
 from .. import defaults
 from . import groups, options
 from .common import one_opencv_thread
+from .limits import USUAL, allow_open_files
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -83,6 +84,7 @@ def serve_until_signal(
 
     for module in ("fastapi", "uvicorn", "prometheus_client", "python_multipart"):
         require(module, extra="server", purpose=purpose)
+    allow_open_files(USUAL)  # each client needs one
     from ..server.run import serve
     from ..server.settings import ServerSettings
     from ..web.problem_page import problem_page

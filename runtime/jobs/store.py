@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -124,7 +125,11 @@ class JobStore:
         except OSError as err:
             raise storage_error(err, "the folder of a job", job.path) from err
         stored = replace(request, created_utc=now.isoformat(timespec="seconds"))
-        write_durable(job.path / "request.json", stored.encode(), "the request of a job")
+        try:
+            write_durable(job.path / "request.json", stored.encode(), "the request of a job")
+        except BaseException:
+            shutil.rmtree(job.path, ignore_errors=True)  # a job without a request is none
+            raise
         return job
 
     def pause(self, job: Job) -> None:

@@ -8,6 +8,7 @@ import binascii
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import parse_qs
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -46,13 +47,14 @@ class BodyReader:
         self._held = 0
 
     @contextmanager
-    def photos(self, names: Sequence[str]) -> Iterator[Reading]:
+    def photos(self, names: Sequence[str], *, max_body: int | None = None) -> Iterator[Reading]:
         """A block in which the photos of one request are read, and counted in the budget.
 
         Args:
             names: the names of the photos in multipart and JSON; bytes of one photo need no name.
+            max_body: maximum size of the body, bytes; None for that of the server.
         """
-        reading = Reading(self, names)
+        reading = Reading(self, names, self._max_body if max_body is None else max_body)
         try:
             yield reading
         finally:
@@ -72,6 +74,16 @@ class BodyReader:
         with self.photos(()) as reading:
             return _json_object(await reading.body(request, json_only=True), names)
 
+    async def form(self, request: Request, *, max_body: int) -> dict[str, str]:
+        """Read a form without files, of at most `max_body` bytes.
+
+        Raises:
+            Refusal, BusyError, HungUp: see `Reading.read`.
+        """
+        with self.photos((), max_body=max_body) as reading:
+            body = await reading.body(request)
+        return {name: values[0] for name, values in parse_qs(body.decode("ascii", "replace")).items()}
+
 
 class Reading:
     """The body of one request.
@@ -80,8 +92,8 @@ class Reading:
         held: bytes of it in the budget.
     """
 
-    def __init__(self, reader: BodyReader, names: Sequence[str]) -> None:
-        self._reader, self._names = reader, names
+    def __init__(self, reader: BodyReader, names: Sequence[str], max_body: int) -> None:
+        self._reader, self._names, self._max_body = reader, names, max_body
         self.held = 0
 
     async def read(self, request: Request) -> list[bytes]:
@@ -122,8 +134,8 @@ class Reading:
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise Refusal(415, RequestError("the body is compressed; expected: a body without Content-Encoding"))
         stated = request.headers.get("content-length", "")
-        if stated.isdecimal() and int(stated) > self._reader._max_body:
-            raise _too_large(int(stated), self._reader._max_body)
+        if stated.isdecimal() and int(stated) > self._max_body:
+            raise _too_large(int(stated), self._max_body)
         chunks: list[bytes] = []
         try:
             await asyncio.wait_for(self._collect(request, chunks), self._reader._seconds)
@@ -136,8 +148,8 @@ class Reading:
 
     async def _collect(self, request: Request, chunks: list[bytes]) -> None:
         async for chunk in request.stream():
-            if self.held + len(chunk) > self._reader._max_body:
-                raise _too_large(self.held + len(chunk), self._reader._max_body)
+            if self.held + len(chunk) > self._max_body:
+                raise _too_large(self.held + len(chunk), self._max_body)
             self._reader._hold(len(chunk))
             self.held += len(chunk)
             chunks.append(chunk)

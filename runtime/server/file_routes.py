@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from ..errors import RequestError
 from ..schema import convert
+from .open_files import OpenFile, facts_of_each
 from .openapi import ADDED, FILES, REMOVED, answers, json_body
 from .photo_routes import Key, check_parameters
 from .problems import Refusal, json_response
@@ -61,13 +62,9 @@ def file_routes(service: Service) -> APIRouter:
 
     @router.get("", responses=answers(FILES))
     def files(request: Request) -> Response:
-        """List the files that this server answers for."""
+        """List the files that this server answers for. One that cannot be used any more has an `error`."""
         check_parameters(request, set())
-        facts = []
-        for name, file in service.files.items():
-            with file.use() as opened:
-                facts.append(opened.to_dict(name))
-        return json_response({"files": facts})
+        return json_response({"files": facts_of_each(service.files, OpenFile.to_dict)})
 
     @router.post(
         "/{name}/add", responses=answers(ADDED), openapi_extra=json_body({"photos": _NAMES, "retry": _FLAG}, "photos")

@@ -187,6 +187,9 @@ class Guard:
             Refusal, AccessError: it may not pass.
         """
         headers = Headers(scope=scope)
+        if "content-length" in headers and "transfer-encoding" in headers:  # a proxy may have read another body
+            reason = "the request has Content-Length and Transfer-Encoding; expected: one of them"
+            raise Refusal(400, RequestError(reason), {"Connection": "close"})
         self._check_host(headers)
         if is_open(scope["path"]):
             return

@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from .. import defaults
 from ..attributes.selection import AttributeFilter
-from ..errors import StorageError
+from ..errors import FacemillError, StorageError
 from ..images.decode import Limits
 from ..search.answers import Answer
 from ..search.embedder import Embedding, PhotoEmbedder, QueryRules
@@ -97,11 +97,10 @@ class Opened:
             self._filtered.move_to_end(chosen)
             return self._filtered[chosen].find_embeddings(queries, options)
 
-    def to_dict(self, name: str) -> dict[str, Any]:
-        """The facts of the file, for JSON."""
+    def to_dict(self) -> dict[str, Any]:
+        """The facts of the file besides its name, for JSON."""
         file = self.search.file
         return {
-            "name": name,
             "rows": file.rows,
             "dimension": file.dimension,
             "model": str(file.metadata.get("model", "unknown")),
@@ -169,6 +168,15 @@ class OpenFile:
                 if opened is not self._current and not opened.users:
                     opened.close()
 
+    def to_dict(self) -> dict[str, Any]:
+        """The facts of the file as it is now, for JSON.
+
+        Raises:
+            StorageError, EngineError, ContractError: see `use`.
+        """
+        with self.use() as opened:
+            return opened.to_dict()
+
     def embed_and_find(self, embed: Callable[[PhotoEmbedder], E], find: Callable[[Opened, E], Iterable[F]]) -> list[F]:
         """Embed queries, then search the file as it is after that.
 
@@ -202,6 +210,27 @@ class OpenFile:
 
     def __exit__(self, *exc: object) -> None:
         self._current.close()
+
+
+def facts_of_each(
+    files: Mapping[str, OpenFile], facts_of: Callable[[OpenFile], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The facts of each file, with its `name`; of one that cannot be used its `name` and why, as `error`.
+
+    Args:
+        files: the files by their names.
+        facts_of: reads the facts of one.
+    """
+
+    def facts(file: OpenFile) -> dict[str, Any]:
+        try:
+            return facts_of(file)
+        except FacemillError as err:
+            return {"error": str(err)}
+        except OSError as err:
+            return {"error": str(StorageError(f"{file.path} cannot be read: {err.strerror}"))}
+
+    return [{"name": name, **facts(file)} for name, file in files.items()]
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -136,11 +136,9 @@ FILE = objects(
         "has_faces": {"type": "boolean"},
         "attributes": lists(TEXT),
         "calibrated": {"type": "boolean"},
+        "error": TEXT,
     },
     "name",
-    "rows",
-    "dimension",
-    "model",
 )
 FILES = objects({"files": lists(FILE)}, "files")
 ADDED = objects({"file": TEXT, "added": INTEGER, "known": INTEGER, "scanned": INTEGER}, "file", "added", "known")

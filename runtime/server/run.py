@@ -12,18 +12,18 @@ import uvicorn
 
 from ..errors import MachineError
 from .app import Routes, make_app
+from .connections import BoundedServer, Connection, room_for_connections
 from .problems import ProblemPage
 from .service import Service
 from .settings import ServerSettings
 
 logger = logging.getLogger(__name__)
 
-_CONNECTIONS = 1024  # at the same time; more are answered 503
 _DRAIN_S = 60  # seconds for requests in flight when a signal ends the server
-_IDLE_S = 15  # seconds after which an idle connection is closed
+_IDLE_S = 15  # seconds after which a connection without a head is closed
 
 
-class _Server(uvicorn.Server):
+class _Server(BoundedServer):
     """A uvicorn server that tells its service when a signal ends it."""
 
     def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
@@ -54,18 +54,21 @@ def serve(
         ConfigError, EngineError, ModelError, StorageError: a file or an engine cannot be used.
         MachineError: the address cannot be used.
     """
-    listener = listen(settings.host, settings.port)
+    connections, backlog = room_for_connections()
+    listener = listen(settings.host, settings.port, backlog)
     with listener, Service(settings) as service:
         config = uvicorn.Config(
             make_app(service, others, show),
-            http="h11",
+            http=Connection,
+            loop="asyncio",
             ws="none",
             lifespan="on",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_CONNECTIONS,
+            limit_concurrency=connections,
+            backlog=backlog,
             timeout_keep_alive=_IDLE_S,
             timeout_graceful_shutdown=_DRAIN_S,
         )
@@ -81,9 +84,12 @@ def serve(
                 signal.signal(number, handler)
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, backlog: int) -> socket.socket:
     """Open a listening socket.
 
+    Args:
+        host, port: the address.
+        backlog: connections that wait to be accepted.
     Raises:
         MachineError: the address is in use, or is none of this machine.
     """
@@ -93,7 +99,7 @@ def listen(host: str, port: int) -> socket.socket:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-            listener.listen(2048)
+            listener.listen(backlog)
         except BaseException:
             listener.close()
             raise

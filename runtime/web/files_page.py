@@ -12,7 +12,7 @@ from fastapi.responses import RedirectResponse
 
 from ..errors import BusyError, FacemillError
 from ..maintenance.verify import verify
-from ..server.open_files import OpenFile
+from ..server.open_files import OpenFile, facts_of_each
 from ..server.problems import Refusal
 from ..server.service import Service
 from ..text import size
@@ -78,24 +78,25 @@ def files_page(service: Service) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     verifications = Verifications()
 
-    def facts_of(name: str) -> dict[str, Any]:
-        with service.files[name].use() as opened:
+    def facts_of(served: OpenFile) -> dict[str, Any]:
+        with served.use() as opened:
             file = opened.search.file
             failed = {label: count for label, count in file.outcomes.items() if label != "embedded" and count}
             return {
-                **opened.to_dict(name),
+                **opened.to_dict(),
                 "path": str(file.path),
                 "size": size(file.path.stat().st_size),
                 "photos": sum(file.outcomes.values()),
                 "failed": failed,
                 "contract": contract_words(file.contract),
-                "verification": verifications.of(name, opened.state),
+                "verification": verifications.of(served.name, opened.state),
             }
 
     @router.get("/files")
     def files(request: Request) -> Response:
-        facts = [facts_of(name) for name in service.files]
-        running = any(each["verification"] and each["verification"].result == "running" for each in facts)
+        facts = facts_of_each(service.files, facts_of)
+        checks = [each.get("verification") for each in facts]
+        running = any(check is not None and check.result == "running" for check in checks)
         modules = ["reload"] if running else []
         return page(request, "files", title="Files", modules=modules, files=facts)
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs
-
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from ..errors import RequestError
 from ..server.guard import COOKIE, LOGIN, SESSION_S, Access
-from ..server.problems import Refusal
+from ..server.service import Service
 from .layout import PLACES, page
 
 _MAX_FORM = 4096  # bytes
 
 
-def login_routes(access: Access) -> APIRouter:
+def login_routes(service: Service, access: Access) -> APIRouter:
     """The page `/login`, and the route that ends a session."""
     router = APIRouter(include_in_schema=False)
 
@@ -32,7 +29,7 @@ def login_routes(access: Access) -> APIRouter:
 
     @router.post(LOGIN)
     async def login(request: Request) -> Response:
-        values = await _form_values(request)
+        values = await service.bodies.form(request, max_body=_MAX_FORM)
         target = _own_page(values.get("next", ""))
         session = access.open_session(values.get("token", "").strip())
         if session is None:
@@ -62,12 +59,3 @@ def login_routes(access: Access) -> APIRouter:
 def _own_page(path: str) -> str:
     """A path if it is one of a page, else that of the first page: a link must not lead to another site."""
     return path if any(path == place.path for place in PLACES) else "/"
-
-
-async def _form_values(request: Request) -> dict[str, str]:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_FORM:
-            raise Refusal(413, RequestError(f"the form has more than {_MAX_FORM} bytes; expected: a token"))
-    return {name: values[0] for name, values in parse_qs(body.decode("ascii", "replace")).items()}

@@ -19,6 +19,7 @@ from ..pages.search_page import describe_hit
 from ..schema import convert
 from ..search.answers import Answer
 from ..search.hits import FindOptions
+from ..server.open_files import OpenFile, facts_of_each
 from ..server.problems import Refusal
 from ..server.service import Service
 from .layout import fragment, page
@@ -69,7 +70,7 @@ def recognise_page(service: Service) -> APIRouter:
             title="Recognise",
             styles=["recognise"],
             modules=["recognise"],
-            files=[_file(service, name) for name in service.files],
+            files=facts_of_each(service.files, OpenFile.to_dict),
             max_hits=MAX_HITS,
         )
 
@@ -93,11 +94,6 @@ def recognise_page(service: Service) -> APIRouter:
         return fragment("hits", file=file.name, state=state, **_describe(answer, asked.threshold))
 
     return router
-
-
-def _file(service: Service, name: str) -> dict[str, Any]:
-    with service.files[name].use() as opened:
-        return opened.to_dict(name)
 
 
 def _describe(answer: Answer, threshold: float) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 
 from ..pairs.threshold import choose_threshold
-from ..server.open_files import OpenFile
+from ..server.open_files import OpenFile, facts_of_each
 from ..server.service import Service
 from .layout import page
 
@@ -18,17 +20,21 @@ def review_pages(service: Service) -> APIRouter:
 
     @router.get("/same")
     def same(request: Request) -> Response:
-        files = [(name, _first_threshold(file)) for name, file in service.files.items()]
+        files = facts_of_each(service.files, _facts)
         return page(
             request, "same", title="Same person twice", styles=["review", "same"], modules=["same"], files=files
         )
 
     @router.get("/people")
     def people(request: Request) -> Response:
-        files = [(name, _first_threshold(file)) for name, file in service.files.items()]
+        files = facts_of_each(service.files, _facts)
         return page(request, "people", title="People", styles=["review", "people"], modules=["people"], files=files)
 
     return router
+
+
+def _facts(file: OpenFile) -> dict[str, Any]:
+    return {"threshold": _first_threshold(file)}
 
 
 def _first_threshold(file: OpenFile) -> float:

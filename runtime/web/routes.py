@@ -28,7 +28,7 @@ def page_routes(service: Service, access: Access) -> APIRouter:
 
     for routes in (
         static_routes(),
-        login_routes(access),
+        login_routes(service, access),
         picture_routes(service),
         recognise_page(service),
         review_pages(service),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -197,3 +198,15 @@ def test_a_lock_is_seen_by_all_and_ends_with_its_holder(store: JobStore, request
         with raises(LockedError, job.id):
             job.take_lock()
     assert not job.lives()
+
+
+def test_a_job_that_finds_no_space_leaves_nothing_behind(store: JobStore, request_of: JobRequest) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(StorageError):
+            store.add(request_of)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path for path in store.path.iterdir() if path.is_dir()] == []
+    assert store.add(request_of)[1]

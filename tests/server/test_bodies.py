@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ import runtime as facemill
 from runtime.server.app import make_app
 from runtime.server.service import Service
 from runtime.server.settings import ServerSettings
+from runtime.web.routes import page_routes
 from tests.server.conftest import Client
 from tests.support.photos_of_squares import squares
 
@@ -108,28 +110,41 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(client: Client) -> N
 
 
 @pytest.mark.slow
-def test_a_body_that_does_not_come_is_given_up(client: Client) -> None:
+@pytest.mark.parametrize("path", ["/api/v1/detect", "/login"])
+def test_a_body_that_does_not_come_is_given_up(settings: ServerSettings, path: str) -> None:
     async def check() -> None:
-        async with client(seconds=0.2) as http:
+        async def slow() -> AsyncIterator[bytes]:
+            yield b"token"
+            await asyncio.sleep(60)
 
-            async def slow() -> AsyncIterator[bytes]:
-                yield b"\x89PNG"
-                await asyncio.sleep(60)
+        with Service(replace(settings, seconds=0.2)) as service:
+            transport = httpx.ASGITransport(make_app(service, [page_routes]))
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=30) as http:
+                response = await http.post(path, content=slow(), headers={"Content-Type": "image/png"})
+                assert (response.status_code, response.json()["code"]) == (408, "E-REQUEST")
 
-            response = await http.post("/api/v1/detect", content=slow(), headers={"Content-Type": "image/png"})
-            assert (response.status_code, response.json()["code"]) == (408, "E-REQUEST")
-
-    asyncio.run(check())
+    asyncio.run(asyncio.wait_for(check(), 30))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", ["in the body", "before the answer"])
-def test_a_client_that_hangs_up_leaves_nothing_behind(settings: ServerSettings, when: str) -> None:
+@pytest.mark.parametrize(
+    ("when", "path"),
+    [
+        ("in the body", "/api/v1/recognition"),
+        ("before the answer", "/api/v1/recognition"),
+        ("in the body", "/login"),
+    ],
+)
+def test_a_client_that_hangs_up_leaves_nothing_behind(settings: ServerSettings, when: str, path: str) -> None:
     async def check() -> None:
         with Service(settings) as service:
-            app = make_app(service)
+            app = make_app(service, [page_routes])
             messages: list[dict[str, Any]] = [
-                {"type": "http.request", "body": squares(3), "more_body": when == "in the body"},
+                {
+                    "type": "http.request",
+                    "body": b"half" if when == "in the body" else squares(3),
+                    "more_body": when == "in the body",
+                },
                 {"type": "http.disconnect"},
             ]
 
@@ -150,8 +165,8 @@ def test_a_client_that_hangs_up_leaves_nothing_behind(settings: ServerSettings, 
                 "http_version": "1.1",
                 "method": "POST",
                 "scheme": "http",
-                "path": "/api/v1/recognition",
-                "raw_path": b"/api/v1/recognition",
+                "path": path,
+                "raw_path": path.encode(),
                 "query_string": b"",
                 "root_path": "",
                 "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"image/png")],
@@ -165,6 +180,6 @@ def test_a_client_that_hangs_up_leaves_nothing_behind(settings: ServerSettings, 
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
                 metrics = (await http.get("/metrics")).text
-            assert 'facemill_requests_total{route="/api/v1/recognition",status="499"} 1.0' in metrics
+            assert f'facemill_requests_total{{route="{path}",status="499"}} 1.0' in metrics
 
     asyncio.run(check())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 import runtime as facemill
@@ -16,7 +18,11 @@ from runtime.images.decode import Limits
 from runtime.search.answers import Answer
 from runtime.search.embedder import Embedding, PhotoEmbedder
 from runtime.search.hits import FindOptions
+from runtime.server.app import make_app
 from runtime.server.open_files import Opened, OpenFile, SharedEmbedders
+from runtime.server.service import Service
+from runtime.server.settings import ServerSettings
+from runtime.web.routes import page_routes
 from tests.server.conftest import Client
 from tests.support.photos_of_squares import squares
 
@@ -200,3 +206,41 @@ def test_a_search_sees_what_was_removed_while_its_photo_was_embedded(own: tuple[
             assert before.search.file.rows == 12  # whoever uses it still reads the file that it opened
     assert len(answer.hits) == 8
     assert not [hit.path for hit in answer.hits if hit.path.startswith("person1/")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_a_file_that_cannot_be_used_takes_no_other_away(
+    settings: ServerSettings, own: tuple[Path, Path], embedded_people: Path, damage: str
+) -> None:
+    other = own[0].with_name("other.h5")
+    shutil.copy(own[0], other)
+    away = own[0].with_name("away")
+
+    async def check() -> None:
+        with Service(replace(settings, files=(own[0], other))) as service:
+            transport = httpx.ASGITransport(make_app(service, [page_routes]))
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=60) as http:
+                other.rename(away)
+                if damage == "damaged":
+                    other.write_bytes(b"no file of embeddings")
+                people, unusable = (await http.get("/api/v1/files")).json()["files"]
+                assert (people["name"], people["rows"], "error" in people) == ("people", 12, False)
+                assert (unusable["name"], unusable["error"][:11]) == ("other", "E-STORAGE: ")
+                assert str(other) in unusable["error"]
+                for path in ("/files", "/recognise", "/same", "/people"):
+                    page = await http.get(path)
+                    assert page.status_code == 200, path
+                    assert "annot be used: E-STORAGE: " in page.text, path
+                    assert 'value="other"' not in page.text, path
+                    assert ('value="people"' in page.text) == (path != "/files"), path
+                search = await http.post("/api/v1/search?file=people", content=squares(3, seed=1), headers=PNG)
+                assert search.status_code == 200
+                own[0].unlink()
+                for path in ("/files", "/recognise", "/same", "/people"):
+                    page = await http.get(path)
+                    assert (page.status_code, page.text.count("annot be used: E-STORAGE: ")) == (200, 2), path
+                os.replace(away, other)
+                assert (await http.get("/api/v1/files")).json()["files"][1]["rows"] == 12
+
+    asyncio.run(check())

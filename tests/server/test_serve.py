@@ -65,6 +65,13 @@ def test_clients_that_break_off_do_not_disturb_others(engines: dict[str, Any]) -
         with socket.create_connection(("127.0.0.1", port), timeout=60) as nonsense:
             nonsense.sendall(b"\x16\x03\x01\x00\xa5\x01\r\n\r\n")
             assert b"400" in nonsense.recv(100)
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as twofold:
+            head = b"POST /api/v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
+            inner = b"GET /api/v1/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            twofold.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + inner)
+            answer = twofold.makefile("rb").read()  # to the end of the connection
+            assert answer.startswith(b"HTTP/1.1 400")
+            assert b"HTTP/1.1 200" not in answer
         for thread in threads:
             thread.join()
         assert expected[0] == 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -16,12 +17,24 @@ from tests.support.facemill_command import ROOT
 
 
 @contextmanager
-def server(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A server on a free port, and that port. Its log goes to a file, because a full pipe would stop it."""
+def server(
+    *arguments: object, open_files: tuple[int, int] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A server on a free port, and that port. Its log goes to a file, because a full pipe would stop it.
+
+    Args:
+        arguments: of the command.
+        open_files: the soft and the hard limit of its open files; None for those of this process.
+    """
+
+    def limit() -> None:
+        if open_files is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, open_files)
+
     command = [sys.executable, "-m", "runtime.cli.app", "serve", "--port", "0", *map(str, arguments)]
     with (
         tempfile.NamedTemporaryFile() as log,
-        subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=log) as process,
+        subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=log, preexec_fn=limit) as process,
     ):
         try:
             process.stderr = open(log.name)  # noqa: SIM115  (the process closes it)
