@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def derived_from(
     keep_pages: bool = False,
     absent: Sequence[Path] | None = None,
     rows_stay: bool = False,
-    is_removed: Callable[[bytes], bool] = lambda name: False,
+    is_removed: IsRemoved = lambda path: False,
 ) -> Derived:
     """Find all files that were made from a file, beside its given name and its real path.
 
@@ -86,10 +86,9 @@ def derived_from(
         absent: pages that were not where facemill wrote them before a removal deleted any; None to look now.
         rows_stay: no row is removed from the file. Find only unfinished runs, and what was made from rows that it had
             before another file replaced it, as `process --force` does.
-        is_removed: whether a photo, by its path below the root, is removed. A folder with the last copy of another
-            photo stays.
+        is_removed: whether a photo, by its absolute path, is removed: the receipt of a folder may have another root
+            than the file has now. A folder with the last copy of another photo stays.
     """
-    removed_path = _by_path(root, is_removed)
     known = read_list(file)
     beside = derived_nearby(file, known.earlier)
     recorded, elsewhere = known.pages(), known.elsewhere
@@ -117,12 +116,12 @@ def derived_from(
             reason = (
                 "--keep-pages was given"
                 if keep_pages
-                else _reason_to_keep(page, written.get(page, ()), file, root, removed_path)
+                else _reason_to_keep(page, written.get(page, ()), file, root, is_removed)
             )
             if reason and not keep_pages and _has_parts(page, file):
                 partly.append((page, take_fingerprint(page) in written.get(page, ())))
                 reason += f". {_PARTLY}"
-                kept += [(str(page / name), _PART_STAYS) for name in changed_parts(page, removed_path)]
+                kept += [(str(page / name), _PART_STAYS) for name in changed_parts(page, is_removed)]
         except OSError as err:
             if not keep_pages:
                 unreachable.append((page, err.strerror or str(err)))
@@ -136,12 +135,6 @@ def derived_from(
     kept += [(str(page), "it is not there any more: if you moved it, delete it in its new place") for page in gone]
     copies = tuple(dict.fromkeys(Path(text) for text in (*known.copies, *known.elsewhere) if text.startswith("/")))
     return Derived(tuple(beside), tuple(pages), tuple(kept), tuple(gone), tuple(unreachable), copies, tuple(partly))
-
-
-def _by_path(root: bytes, is_removed: Callable[[bytes], bool]) -> IsRemoved:
-    """Ask for a photo by its absolute path: the receipt of a folder may have another root than the file has now."""
-    top = os.path.join(root, b"")
-    return lambda path: path.startswith(top) and is_removed(path[len(top) :])
 
 
 def _has_parts(page: Path, file: Path) -> bool:
@@ -162,13 +155,11 @@ def _exists(page: Path) -> bool:
     return True
 
 
-def erase(
-    file: Path, derived: Derived, root: bytes = b"", is_removed: Callable[[bytes], bool] = lambda name: False
-) -> Erased:
+def erase(file: Path, derived: Derived, is_removed: IsRemoved = lambda path: False) -> Erased:
     """Delete derived files durably, and what killed commands left of copies. A failure does not stop it.
 
     Args:
-        file, root, is_removed: see `derived_from`.
+        file, is_removed: see `derived_from`.
         derived: what it found.
     Raises:
         UnfinishedError: something could not be deleted.
@@ -177,7 +168,7 @@ def erase(
     reasons, parts = {**dict(derived.unreachable), **deleted}, 0
     for page, as_written in derived.partly:
         try:
-            erased = erase_parts(page, _by_path(root, is_removed))
+            erased = erase_parts(page, is_removed)
         except OSError as err:
             reasons[page] = f"photos in it cannot be erased: {err.strerror or err}"
             continue

@@ -19,14 +19,20 @@ from ..files import is_trusted, sync_folder, write_durable
 from ..regular import read_regular
 from ..schema import convert, parse_json
 from .receipt import name_digest
-from .selection import names_of
+from .selection import below, names_of
 
 _MAX_BYTES = 1 << 30  # the digests of ten million names
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What is known of a removal before the old file is replaced; the receipt repeats it."""
+    """What is known of a removal before the old file is replaced; the receipt repeats it.
+
+    Attributes:
+        asked_hmac, removed_hmac: digests of names below `root`; names elsewhere are absolute.
+        root: the folder of the photos when the removal began, because the file may get another one; empty in notes of
+            earlier versions.
+    """
 
     what: str
     file: str
@@ -46,6 +52,7 @@ class Card:
     run_id_before: str
     run_id_after: str
     removed: tuple[str, ...] | None = None
+    root: str = ""
 
     def facts(self) -> dict[str, Any]:
         """The facts for the receipt, without names that were not asked for."""
@@ -68,10 +75,14 @@ class Note:
     key: str
     absent: tuple[str, ...] = ()
 
-    def removed_names(self) -> Callable[[bytes], bool]:
-        """Whether the removal is to remove a photo, by its path below the root: it was in the file, or is named."""
-        removed = frozenset((*self.card.removed_hmac, *self.card.asked_hmac))
-        return lambda path: any(name_digest(self.key, name) in removed for name in names_of(path))
+    def digest(self, name: bytes) -> str:
+        """The digest of a photo or folder, by its absolute path, as `asked_hmac` and `removed_hmac` hold it."""
+        return name_digest(self.key, below(os.fsencode(self.card.root), name))
+
+    def is_removed(self) -> Callable[[bytes], bool]:
+        """Whether the removal is to remove a photo, by its absolute path: it was in the file, or is named."""
+        root, removed = os.fsencode(self.card.root), frozenset((*self.card.removed_hmac, *self.card.asked_hmac))
+        return lambda path: any(name_digest(self.key, name) in removed for name in names_of(below(root, path)))
 
 
 def note_path(file: Path) -> Path:

@@ -20,6 +20,7 @@ from ..errors import OutputExistsError
 from ..files import is_trusted, write_durable
 from ..regular import read_regular
 from ..schema import parse_json
+from .selection import below
 
 _MAX_BYTES = 1 << 30  # the digests of ten million names
 
@@ -125,14 +126,14 @@ def find_receipt(file: Path, receipts: Iterable[Path], names: Sequence[bytes]) -
         file: the embedding file.
         receipts: files that may be receipts. Those that strangers may have written, and those without their key, are
             ignored.
-        names: names of photos and folders, relative to the root of the file.
+        names: absolute paths of photos and folders: the file may have another root now than a receipt.
     Returns:
         The latest receipt, and its facts, if all of the names were removed; else None.
     """
     left, latest = set(names), None
     readable = _readable(file, receipts)
     for path, facts, key in sorted(readable, key=lambda entry: str(entry[1].get("begun_utc")), reverse=True):
-        removed = _names_in(facts, key, left)
+        removed = _names_in(facts, key, left) if facts.get("root") else set()  # earlier versions told no root
         if removed:
             latest = latest or (path, facts)
             left -= removed
@@ -143,9 +144,10 @@ def find_receipt(file: Path, receipts: Iterable[Path], names: Sequence[bytes]) -
 
 def _names_in(facts: Mapping[str, Any], key: str, names: Iterable[bytes]) -> set[bytes]:
     """The names that were asked for, with or without a slash at the end, or that are those of removed photos."""
-    asked, removed = set(facts["asked_hmac"]), set(facts["removed_hmac"])
+    asked, removed, root = set(facts["asked_hmac"]), set(facts["removed_hmac"]), os.fsencode(str(facts["root"]))
 
-    def is_in(name: bytes) -> bool:
+    def is_in(path: bytes) -> bool:
+        name = below(root, path)
         plain = name.rstrip(b"/")
         digests = {name_digest(key, form) for form in (plain, plain + b"/")}
         return not digests.isdisjoint(asked) or name_digest(key, name) in removed

@@ -38,7 +38,7 @@ from .note import Card, Note, drop_note, note_path, read_note, write_note
 from .receipt import check_receipt, find_receipt, name_digest, new_key, taken_name, write_receipt
 from .removal_plan import RemovalPlan
 from .rewrite import metadata_after, rewriting
-from .selection import count_shared, find_duplicates, names_of, paths_below, select_photos
+from .selection import below, count_shared, find_duplicates, names_of, paths_below, select_photos
 from .unfinished import find_unfinished
 
 logger = logging.getLogger(__name__)
@@ -84,20 +84,24 @@ class Removal:
             if self._ignored and is_trusted(note_path(self.path), beside=self.path):  # ours, and damaged
                 self._clean_up(keep_pages=keep_pages)
             return {}
-        self._interrupted = note = replace(note, keep_pages=note.keep_pages or keep_pages)
+        note = replace(note, keep_pages=note.keep_pages or keep_pages)
         with EmbeddingFile(self.path) as current:
-            same_names = {name_digest(note.key, name) for name in paths_below(current.root, names)}
             run_id = current.metadata["run_id"]
             replaced = run_id not in (note.card.run_id_before, note.card.run_id_after)
-            done = run_id == note.card.run_id_after or (replaced and not _holds(current, note))
+            if not note.card.root and not replaced:  # earlier versions noted no root
+                note = replace(note, card=replace(note.card, root=os.fsdecode(current.root)))
+            done = run_id == note.card.run_id_after or (replaced and _is_free_of(current, note))
+            asked = {note.digest(os.path.join(current.root, name)) for name in paths_below(current.root, names)}
+            self._interrupted = note if note.card.root else None
         if done:
-            receipt = receipt if same_names == {*note.card.asked_hmac} else None
+            receipt = receipt if asked == {*note.card.asked_hmac} else None
             return self._finish(
                 note, self._receipt_path(receipt, note.card.begun_utc, note.card.run_id_after, note.key)
             )
         if replaced:
             logger.warning(
-                "a removal from %s was interrupted, and the file has removed photos again: no receipt is written",
+                "a removal from %s was interrupted, and the file may have removed photos again: no receipt is "
+                "written",
                 self.path,
             )
             self._clean_up(keep_pages=note.keep_pages)
@@ -134,7 +138,7 @@ class Removal:
             chosen[rows] = True
             removed = frozenset((*compress(source.scanned_paths(), chosen.tolist()), *selection.missing))
             runs = find_unfinished(self.path, source.root, names)
-            known = runs.names | self._asked_before(selection.missing)
+            known = runs.names | self._asked_before(source.root, selection.missing)
             return RemovalPlan(
                 rows=rows,
                 embeddings=int(source.vector_counts[rows].sum()),
@@ -147,20 +151,20 @@ class Removal:
                     source.root,
                     keep_pages=keep_pages,
                     rows_stay=not len(rows),
-                    is_removed=lambda path: not removed.isdisjoint(names_of(path)),
+                    is_removed=lambda path: not removed.isdisjoint(names_of(below(source.root, path))),
                 ),
                 extras=tuple(source.foreign_datasets()),
                 unfinished=runs.paths,
                 file=self.file,
             )
 
-    def _asked_before(self, names: Sequence[bytes]) -> set[bytes]:
-        """The names that the interrupted removal was to remove."""
+    def _asked_before(self, root: bytes, names: Sequence[bytes]) -> set[bytes]:
+        """The names below the root of the file that the interrupted removal was to remove."""
         note = self._interrupted
         if note is None:
             return set()
         asked = set(note.card.asked_hmac)
-        return {name for name in names if name_digest(note.key, name) in asked}
+        return {name for name in names if note.digest(os.path.join(root, name)) in asked}
 
     def find_earlier(self, names: Sequence[bytes], receipt: Path | None = None) -> dict[str, Any]:
         """Find the receipt of an earlier removal of names that are not in the file.
@@ -172,7 +176,9 @@ class Removal:
             The facts of the latest receipt that shows it; empty if none does.
         """
         beside = self.path.parent.glob(glob.escape(self.path.name) + ".removed-*.json")
-        earlier = find_receipt(self.path, [*beside, *([receipt] if receipt else [])], names)
+        with EmbeddingFile(self.path) as current:
+            paths = [os.path.join(current.root, name) for name in names]
+        earlier = find_receipt(self.path, [*beside, *([receipt] if receipt else [])], paths)
         return {**earlier[1], "receipt": str(earlier[0])} if earlier else {}
 
     def erase(
@@ -229,6 +235,7 @@ class Removal:
                 embeddings_before=int(source.vector_counts.sum()),
                 run_id_before=before,
                 run_id_after=run_id,
+                root=os.fsdecode(source.root),
             )
             note = Note(card, keep_pages, key, tuple(map(str, plan.derived.absent)))
             write_note(self.path, note)
@@ -292,7 +299,7 @@ class Removal:
             after = {"photographs_after": len(new.status), "embeddings_after": int(new.vector_counts.sum())}
         self._folder.clear()
         rows_stay = not note.card.removed_photographs
-        absent, is_removed = [*map(Path, note.absent)], note.removed_names()
+        absent, is_removed = [*map(Path, note.absent)], note.is_removed()
         deleted: dict[Path, None] = {}
         kept: dict[str, str] = {}
         parts = 0
@@ -305,7 +312,7 @@ class Removal:
                 rows_stay=rows_stay,
                 is_removed=is_removed,
             )
-            erased = erase(self.file, derived, root, is_removed)
+            erased = erase(self.file, derived, is_removed)
             deleted |= dict.fromkeys(erased.paths)
             kept |= dict(derived.kept)
             parts += erased.parts
@@ -361,6 +368,10 @@ class Removal:
         self._folder.__exit__(*exc)
 
 
-def _holds(file: EmbeddingFile, note: Note) -> bool:
-    """Whether a file has photos that an interrupted removal was to remove."""
-    return any(map(note.removed_names(), file.scanned_paths()))
+def _is_free_of(file: EmbeddingFile, note: Note) -> bool:
+    """Whether a file has none of the photos that an interrupted removal was to remove, under whatever root.
+
+    A note without a root cannot tell.
+    """
+    paths = (os.path.join(file.root, path) for path in file.scanned_paths())
+    return bool(note.card.root) and not any(map(note.is_removed(), paths))

@@ -77,6 +77,11 @@ def paths_below(root: bytes, names: Iterable[bytes]) -> list[bytes]:
     return paths
 
 
+def below(root: bytes, path: bytes) -> bytes:
+    """An absolute path without the root; one elsewhere as it is."""
+    return path.removeprefix(os.path.join(root, b""))
+
+
 def select_photos(paths: Iterable[bytes], names: Sequence[bytes]) -> Selection:
     """Select photos, and all photos below folders.
 

@@ -624,3 +624,58 @@ def test_a_page_is_kept_when_only_a_column_was_written(file: Path) -> None:
         page.write_text("faces")
         record_page(embeddings, page)
     assert page.exists()
+
+
+def embed_nested(folder: Path, engine: Path) -> Path:
+    """A file of three people below `a`, with two more below `b` that are not in it."""
+    make_people(folder / "photos" / "a", range(3))
+    make_people(folder / "photos" / "b", range(5, 7))
+    return embed_folder(folder / "photos" / "a", folder / "people.h5", engine, "--align", "none")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rooted", [True, False])
+@pytest.mark.parametrize("change", ["process", "add"])
+def test_an_interrupted_removal_is_not_done_where_the_root_changed(
+    change: str, rooted: bool, tiny_engine: Path, tmp_path: Path
+) -> None:
+    """The note has names below the old root, the file has names below the new one."""
+    file, photos = embed_nested(tmp_path, tiny_engine), tmp_path / "photos"
+    kill_at("runtime.maintenance.remove.rewriting", "remove", file, "--path", f"{PERSON}/", "--yes")
+    note = file.with_name("people.h5.removing")
+    if not rooted:  # it was written by an earlier version
+        noted = json.loads(note.read_text())
+        del noted["card"]["root"]
+        note.write_text(json.dumps(noted))
+    if change == "process":
+        embed_folder(photos / "a", file, tiny_engine, "--align", "none", "--force", photos / "b")
+    else:
+        assert run("add", file, photos / "b").returncode == 0
+    assert f"a/{PERSON}/0.jpg".encode() in paths_in(file)
+    assert_refused(remove(file), "E-CONFIG", f"{PERSON}/")
+    removed = json.loads(remove(file, "--json", name=f"a/{PERSON}/").stdout)
+    assert removed["removed_photographs"] == 4
+    assert not [path for path in paths_in(file) if PERSON.encode() in path]
+    assert not note.exists()
+
+
+@pytest.mark.slow
+def test_a_finished_removal_is_known_where_the_root_changed(tiny_engine: Path, tmp_path: Path) -> None:
+    file, photos = embed_nested(tmp_path, tiny_engine), tmp_path / "photos"
+    kill_at("runtime.maintenance.remove.erase", "remove", file, "--path", f"{PERSON}/", "--yes")
+    shutil.rmtree(photos / "a" / PERSON)
+    assert run("add", file, photos / "b").returncode == 0
+    assert len(paths_in(file)) == 16
+    result = remove(file, "--json", name=f"{photos / 'a' / PERSON}/")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["removed_photographs"] == 4
+    assert json.loads(remove(file, "--json", name=f"a/{PERSON}/").stdout) == json.loads(result.stdout)
+
+
+@pytest.mark.slow
+def test_an_earlier_receipt_is_no_answer_where_the_root_changed(tiny_engine: Path, tmp_path: Path) -> None:
+    file, photos = embed_nested(tmp_path, tiny_engine), tmp_path / "photos"
+    assert remove(file).returncode == 0
+    embed_folder(photos / "a", file, tiny_engine, "--align", "none", "--force", photos / "b")
+    assert f"a/{PERSON}/0.jpg".encode() in paths_in(file)
+    assert_refused(remove(file), "E-CONFIG", f"{PERSON}/")
