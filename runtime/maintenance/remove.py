@@ -100,8 +100,7 @@ class Removal:
             )
         if replaced:
             logger.warning(
-                "a removal from %s was interrupted, and the file may have removed photos again: no receipt is "
-                "written",
+                "a removal from %s was interrupted, and the file may have removed photos again: no receipt is written",
                 self.path,
             )
             self._clean_up(keep_pages=note.keep_pages)
