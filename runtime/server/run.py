@@ -67,7 +67,7 @@ def serve(
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=connections,
+            limit_concurrency=connections + 1,  # from this number on they are too many
             backlog=backlog,
             timeout_keep_alive=_IDLE_S,
             timeout_graceful_shutdown=_DRAIN_S,

@@ -17,6 +17,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from runtime.server.connections import BoundedServer, Connection
+from tests.support.photos_of_squares import squares
 from tests.support.running_server import ask, engine_options, server
 
 HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n"
@@ -41,6 +42,27 @@ def test_silent_connections_do_not_stop_the_server(engines: dict[str, Any], soft
             assert connections[-1].recv(100).startswith(b"HTTP/1.1 200")
         assert process.stderr is not None
         assert process.stderr.read() == ""
+
+
+@pytest.mark.slow
+def test_clients_that_wait_for_answers_keep_their_connections_and_another_gets_503(engines: dict[str, Any]) -> None:
+    photo = squares(3)
+    head = f"POST /api/v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(photo)}\r\n"
+    with server(*engine_options(engines), open_files=(128, 128)) as (process, port):
+        with ExitStack() as stack:
+            connections: list[socket.socket] = []
+            while ask(port, "GET", "/api/v1/health/live")[0] == 200:
+                connections += stack.enter_context(silent_connections(port, 1))
+                connections[-1].sendall(f"{head}Content-Type: image/png\r\n\r\n".encode() + photo[:100])
+                assert len(connections) < 80
+            assert len(connections) >= 64
+            with silent_connections(port, 100):
+                assert ask(port, "GET", "/api/v1/health/live")[0] == 503
+            connections[0].sendall(photo[100:])
+            assert connections[0].recv(100).startswith(b"HTTP/1.1 200")
+            assert ask(port, "GET", "/api/v1/health/live")[0] == 200  # the first client is silent again, and goes
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
 
 
 async def _answer(scope: Any, receive: Any, send: Any) -> None:
