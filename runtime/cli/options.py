@@ -170,7 +170,12 @@ class AutoOrCount(Count):
     """`auto` (None), or a whole number."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return None if value == "auto" else super().convert(value, param, ctx)
+        if value == "auto":
+            return None
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as err:
+            self.fail(f"{err.message.rstrip('.')}; 'auto' is valid too", param, ctx)
 
 
 def device_option(help_text: str) -> Decorator:
