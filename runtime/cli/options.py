@@ -175,7 +175,7 @@ class AutoOrCount(Count):
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter as err:
-            self.fail(f"{err.message.rstrip('.')}; expected: auto, or a whole number", param, ctx)
+            self.fail(f"{err.message.rstrip('.')}; 'auto' is valid too", param, ctx)
 
 
 def device_option(help_text: str) -> Decorator:
