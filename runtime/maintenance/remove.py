@@ -29,7 +29,7 @@ from ..storage.derived import forget_pages
 from ..storage.file import EmbeddingFile
 from ..storage.format import stored_text
 from ..storage.ledger import Part
-from ..storage.nearby import is_reserved
+from ..storage.nearby import is_reserved, place_of
 from ..storage.opening import check_regular
 from ..storage.pagelist import read_list
 from ..storage.runfolder import RunFolder, utc_now
@@ -61,8 +61,8 @@ class Removal:
         self._folder = RunFolder(self.path)
         self.unfinished: Note | None = None
         self._interrupted: Note | None = None  # the same, once it is finished or starts over
-        self._ignored = ""  # why the note beside the file is not followed
-        self._noted = self.path  # the name of the file when the note was written
+        self._ignored: tuple[Path, str] | None = None  # a note that is not followed, and why
+        self._noted = self.path  # the name of the file beside which the note is
 
     def finish_earlier(
         self, names: Sequence[bytes] = (), receipt: Path | None = None, *, keep_pages: bool = False
@@ -81,7 +81,7 @@ class Removal:
         """
         note, self.unfinished = self.unfinished, None
         if note is None:
-            if self._ignored and is_trusted(note_path(self.path), beside=self.path):  # ours, and damaged
+            if self._ignored and is_trusted(self._ignored[0], beside=self.path):  # ours, and damaged
                 self._clean_up(keep_pages=keep_pages)
             return {}
         note = replace(note, keep_pages=note.keep_pages or keep_pages)
@@ -100,8 +100,7 @@ class Removal:
             )
         if replaced:
             logger.warning(
-                "a removal from %s was interrupted, and the file may have removed photos again: no receipt is "
-                "written",
+                "a removal from %s was interrupted, and the file may have removed photos again: no receipt is written",
                 self.path,
             )
             self._clean_up(keep_pages=note.keep_pages)
@@ -238,6 +237,7 @@ class Removal:
             )
             note = Note(card, keep_pages, key, tuple(map(str, plan.derived.absent)))
             write_note(self.path, note)
+            self._noted = self.path
             self._folder.clear()
             if len(plan.rows):
                 with rewriting(self._folder, [Part.of(source, keep)]) as new:
@@ -322,7 +322,7 @@ class Removal:
         forget_pages(self.file, keep=[*stay, *map(Path, kept)])
         links = note.card.other_names_of_file_before if note.card.removed_photographs else 0
         hard_links = [("unknown", f"the old file has other names: {links} (hard links)")] if links else []
-        ignored = [(str(note_path(self.path)), self._ignored)] if self._ignored else []
+        ignored = [(str(self._ignored[0]), self._ignored[1])] if self._ignored else []
         facts = {
             **note.card.facts(),
             **after,
@@ -340,23 +340,27 @@ class Removal:
 
     def __enter__(self) -> Removal:
         try:
-            self.unfinished, self._ignored = read_note(self.path)
-            if self.unfinished is None and not self._ignored:
-                self._find_note_of_earlier_name()
+            self._find_note()
         except BaseException:
             self._folder.__exit__(None, None, None)
             raise
         if self._ignored:
-            logger.warning("%s: %s", note_path(self.path), self._ignored)
+            logger.warning("%s: %s", *self._ignored)
         return self
 
-    def _find_note_of_earlier_name(self) -> None:
-        """Find the note of an interrupted removal after which the file was renamed."""
+    def _find_note(self) -> None:
+        """Find the note of an interrupted removal, after which the file may have been renamed or replaced by a link."""
+        for name in dict.fromkeys([self.path, place_of(self.file)]):
+            self.unfinished, why = read_note(name)
+            if self.unfinished or why:
+                self._noted, self._ignored = name, (note_path(name), why) if why else None
+                return
         suffix = note_path(self.path).name.removeprefix(self.path.name)
         others = [path for path in self.path.parent.glob(f"*{suffix}") if path != note_path(self.path)]
         for other in sorted(others):
             name = other.with_name(other.name.removesuffix(suffix))
-            note, _ = (None, "") if os.path.lexists(name) else read_note(name)
+            is_other = os.path.lexists(name) and os.path.realpath(name) != str(self.path)
+            note, _ = (None, "") if is_other else read_note(name)
             if note is not None:
                 with EmbeddingFile(self.path) as current:
                     if current.metadata["run_id"] == note.card.run_id_after:
