@@ -96,7 +96,9 @@ class Removal:
         if done:
             receipt = receipt if asked == {*note.card.asked_hmac} else None
             return self._finish(
-                note, self._receipt_path(receipt, note.card.begun_utc, note.card.run_id_after, note.key)
+                note,
+                self._receipt_path(receipt, note.card.begun_utc, note.card.run_id_after, note.key),
+                resumed=True,
             )
         if replaced:
             logger.warning(
@@ -275,14 +277,17 @@ class Removal:
             )
         return path
 
-    def _finish(self, note: Note, receipt: Path) -> dict[str, Any]:
+    def _finish(self, note: Note, receipt: Path, *, resumed: bool = False) -> dict[str, Any]:
         """Complete a removal after its new file exists: erase derived files, write the receipt, drop the note.
 
+        Args:
+            note, receipt: of the removal.
+            resumed: an earlier command may have deleted files already.
         Raises:
             UnfinishedError: something failed; the note stays, and the next removal goes on.
         """
         try:
-            return self._erase_derived(note, receipt)
+            return self._erase_derived(note, receipt, resumed=resumed)
         except UnfinishedError:
             raise
         except OSError as err:  # a StorageError is one
@@ -292,7 +297,7 @@ class Removal:
                 f"the same command again"
             ) from err
 
-    def _erase_derived(self, note: Note, receipt: Path) -> dict[str, Any]:
+    def _erase_derived(self, note: Note, receipt: Path, *, resumed: bool) -> dict[str, Any]:
         with EmbeddingFile(self.path) as new:
             root = new.root
             after = {"photographs_after": len(new.status), "embeddings_after": int(new.vector_counts.sum())}
@@ -300,7 +305,7 @@ class Removal:
         rows_stay = not note.card.removed_photographs
         absent, is_removed = [*map(Path, note.absent)], note.is_removed()
         deleted: dict[Path, None] = {}
-        kept: dict[str, str] = {}
+        kept = self._gone_meanwhile(note, root) if resumed else {}
         parts = 0
         for _ in range(_MOST_LOOKS):
             derived = derived_from(
@@ -313,7 +318,7 @@ class Removal:
             )
             erased = erase(self.file, derived, is_removed)
             deleted |= dict.fromkeys(erased.paths)
-            kept |= dict(derived.kept)
+            kept = {path: why for path, why in (kept | dict(derived.kept)).items() if not _is_in(path, erased.paths)}
             parts += erased.parts
             if not erased.paths:  # look again after deleting: a writer may have renamed its temporary file meanwhile
                 break
@@ -337,6 +342,12 @@ class Removal:
         write_receipt(receipt, facts, note.key, self.path)
         drop_note(self._noted)
         return {**facts, "receipt": str(receipt)}
+
+    def _gone_meanwhile(self, note: Note, root: bytes) -> dict[str, str]:
+        """Pages that are not there any more since the interrupted removal began, each with what may have happened."""
+        now = derived_from(self.file, root, keep_pages=True, rows_stay=not note.card.removed_photographs).absent
+        gone = [page for page in map(str, now) if page not in note.absent]
+        return dict.fromkeys(gone, "it is not there any more: deleted by the interrupted removal, or moved")
 
     def __enter__(self) -> Removal:
         try:
@@ -369,6 +380,11 @@ class Removal:
 
     def __exit__(self, *exc: object) -> None:
         self._folder.__exit__(*exc)
+
+
+def _is_in(path: str, deleted: Sequence[Path]) -> bool:
+    """Whether a path that a look kept was deleted with others: a disk may not have answered that look."""
+    return not {Path(path), *Path(path).parents}.isdisjoint(deleted)
 
 
 def _is_free_of(file: EmbeddingFile, note: Note) -> bool:

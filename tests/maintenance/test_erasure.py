@@ -805,3 +805,26 @@ def test_a_list_with_pages_of_the_renamed_file_alone_goes(searched: Path, sample
     embed_folder(samples / "photos" / "P00", searched, engine_of(samples), "--align", "none")
     assert remove(old).returncode == 0
     assert not searched.with_name("people.h5.pages").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["moved", "killed later"])
+def test_a_page_that_went_away_after_a_killed_removal_is_named(change: str, file: Path, tmp_path: Path) -> None:
+    """Nobody can tell whether the killed command deleted it, or a user moved it."""
+    page, folder = record_pages(file)
+    moved_before = file.with_name("before.html")
+    moved_before.write_text("faces")
+    record_page(file, moved_before)
+    moved_before.rename(tmp_path / "before.html")
+    place = "erase" if change == "moved" else "forget_pages"
+    kill_at(f"runtime.maintenance.remove.{place}", "remove", file, "--path", f"{PERSON}/", "--yes")
+    if change == "moved":
+        page.rename(tmp_path / "page.html")
+    result = remove(file, "--json")
+    assert result.returncode == 0, result.stderr
+    named = {entry["path"]: entry["why"] for entry in json.loads(result.stdout)["may_still_show"]}
+    gone = {str(page)} if change == "moved" else {str(page), str(folder)}
+    assert named.keys() == {str(moved_before), *gone}
+    assert all("deleted by the interrupted removal, or moved" in named[path] for path in gone)
+    assert "if you moved it" in named[str(moved_before)]
+    assert not folder.exists()
