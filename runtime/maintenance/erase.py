@@ -20,7 +20,7 @@ from ..sources.kinds import EXTENSIONS
 from ..storage.deletion import delete, is_renamed, renamed_remains
 from ..storage.derived import is_own_page, record_page, take_fingerprint
 from ..storage.nearby import derived_nearby, identity_of, is_index_of_others
-from ..storage.pagelist import Fingerprint, read_list
+from ..storage.pagelist import PageList, read_list
 from .copies import sweep_copies
 from .unfinished import is_unfinished
 
@@ -90,7 +90,7 @@ def derived_from(
             than the file has now. A folder with the last copy of another photo stays.
     """
     known = read_list(file)
-    beside = derived_nearby(file, known.earlier)
+    beside = sorted([*derived_nearby(file, known.names.earlier), *known.names.indexes(file)])
     recorded, elsewhere = known.pages(), known.elsewhere
     if rows_stay:
         identity = identity_of(file)
@@ -102,6 +102,11 @@ def derived_from(
     kept += [(destination, "rows of the file were copied to it: remove them from it too") for destination in elsewhere]
     if known.distrusted and not rows_stay:
         kept.append((str(known.distrusted), "another user may have written this list of pages, so it was not followed"))
+    if not rows_stay:
+        kept += [
+            (str(path), "this list of pages may be that of another file, so it was not followed")
+            for path in known.foreign
+        ]
     pages: list[Path] = []
     partly: list[tuple[Path, bool]] = []
     unreachable: list[tuple[Path, str]] = []
@@ -113,12 +118,8 @@ def derived_from(
             if not _exists(page):
                 missing += [page] if written.get(page) and not renamed_remains(page) else []
                 continue
-            reason = (
-                "--keep-pages was given"
-                if keep_pages
-                else _reason_to_keep(page, written.get(page, ()), file, root, is_removed)
-            )
-            if reason and not keep_pages and _has_parts(page, file):
+            reason = "--keep-pages was given" if keep_pages else _reason_to_keep(page, known, file, root, is_removed)
+            if reason and not keep_pages and _has_parts(page, file, known):
                 partly.append((page, take_fingerprint(page) in written.get(page, ())))
                 reason += f". {_PARTLY}"
                 kept += [(str(page / name), _PART_STAYS) for name in changed_parts(page, is_removed)]
@@ -137,9 +138,9 @@ def derived_from(
     return Derived(tuple(beside), tuple(pages), tuple(kept), tuple(gone), tuple(unreachable), copies, tuple(partly))
 
 
-def _has_parts(page: Path, file: Path) -> bool:
+def _has_parts(page: Path, file: Path, known: PageList) -> bool:
     """Whether parts of a page that stays may be erased: it is a folder with a receipt, which this user wrote."""
-    return not page.is_symlink() and os.path.lexists(page / RECEIPT) and is_own_page(file, page)
+    return not page.is_symlink() and os.path.lexists(page / RECEIPT) and is_own_page(file, page, known)
 
 
 def _exists(page: Path) -> bool:
@@ -192,26 +193,21 @@ def erase(file: Path, derived: Derived, is_removed: IsRemoved = lambda path: Fal
     return Erased(tuple(deleted), parts)
 
 
-def _reason_to_keep(
-    page: Path, fingerprints: tuple[Fingerprint, ...], file: Path, root: bytes, is_removed: IsRemoved
-) -> str:
+def _reason_to_keep(page: Path, known: PageList, file: Path, root: bytes, is_removed: IsRemoved) -> str:
     """Why an existing recorded page must not be deleted; empty if it may be.
 
     Raises:
         OSError: a part of it cannot be looked at.
     """
-    if is_renamed(page) and is_own_page(file, page):
+    if is_renamed(page) and is_own_page(file, page, known):
         return ""  # whatever it holds: its deletion has begun
-    return _not_ours(page, fingerprints, file, root) or why_not_whole(page, is_removed)
+    return _not_ours(page, known, file, root) or why_not_whole(page, is_removed)
 
 
-def _not_ours(page: Path, fingerprints: tuple[Fingerprint, ...], file: Path, root: bytes) -> str:
-    """Why a recorded page must not be deleted; empty if it may be.
-
-    Args:
-        fingerprints: its states when it was written; empty for a page whose writer was killed.
-    """
-    if not is_own_page(file, page):
+def _not_ours(page: Path, known: PageList, file: Path, root: bytes) -> str:
+    """Why a recorded page must not be deleted; empty if it may be."""
+    fingerprints = known.written.get(page, ())  # none for a page whose writer was killed
+    if not is_own_page(file, page, known):
         return "it is outside the folder of the file, and this user has not written it from the file here"
     reason = _not_our_kind(page, file, root, whole=bool(fingerprints))
     if not reason and fingerprints and take_fingerprint(page) not in fingerprints:

@@ -29,7 +29,7 @@ from ..storage.derived import forget_pages
 from ..storage.file import EmbeddingFile
 from ..storage.format import stored_text
 from ..storage.ledger import Part
-from ..storage.nearby import is_reserved
+from ..storage.nearby import is_reserved, place_of
 from ..storage.opening import check_regular
 from ..storage.pagelist import read_list
 from ..storage.runfolder import RunFolder, utc_now
@@ -61,8 +61,8 @@ class Removal:
         self._folder = RunFolder(self.path)
         self.unfinished: Note | None = None
         self._interrupted: Note | None = None  # the same, once it is finished or starts over
-        self._ignored = ""  # why the note beside the file is not followed
-        self._noted = self.path  # the name of the file when the note was written
+        self._ignored: tuple[Path, str] | None = None  # a note that is not followed, and why
+        self._noted = self.path  # the name of the file beside which the note is
 
     def finish_earlier(
         self, names: Sequence[bytes] = (), receipt: Path | None = None, *, keep_pages: bool = False
@@ -81,7 +81,7 @@ class Removal:
         """
         note, self.unfinished = self.unfinished, None
         if note is None:
-            if self._ignored and is_trusted(note_path(self.path), beside=self.path):  # ours, and damaged
+            if self._ignored and is_trusted(self._ignored[0], beside=self.path):  # ours, and damaged
                 self._clean_up(keep_pages=keep_pages)
             return {}
         note = replace(note, keep_pages=note.keep_pages or keep_pages)
@@ -96,7 +96,9 @@ class Removal:
         if done:
             receipt = receipt if asked == {*note.card.asked_hmac} else None
             return self._finish(
-                note, self._receipt_path(receipt, note.card.begun_utc, note.card.run_id_after, note.key)
+                note,
+                self._receipt_path(receipt, note.card.begun_utc, note.card.run_id_after, note.key),
+                resumed=True,
             )
         if replaced:
             logger.warning(
@@ -238,6 +240,7 @@ class Removal:
             )
             note = Note(card, keep_pages, key, tuple(map(str, plan.derived.absent)))
             write_note(self.path, note)
+            self._noted = self.path
             self._folder.clear()
             if len(plan.rows):
                 with rewriting(self._folder, [Part.of(source, keep)]) as new:
@@ -275,14 +278,17 @@ class Removal:
             )
         return path
 
-    def _finish(self, note: Note, receipt: Path) -> dict[str, Any]:
+    def _finish(self, note: Note, receipt: Path, *, resumed: bool = False) -> dict[str, Any]:
         """Complete a removal after its new file exists: erase derived files, write the receipt, drop the note.
 
+        Args:
+            note, receipt: of the removal.
+            resumed: an earlier command may have deleted files already.
         Raises:
             UnfinishedError: something failed; the note stays, and the next removal goes on.
         """
         try:
-            return self._erase_derived(note, receipt)
+            return self._erase_derived(note, receipt, resumed=resumed)
         except UnfinishedError:
             raise
         except OSError as err:  # a StorageError is one
@@ -292,7 +298,7 @@ class Removal:
                 f"the same command again"
             ) from err
 
-    def _erase_derived(self, note: Note, receipt: Path) -> dict[str, Any]:
+    def _erase_derived(self, note: Note, receipt: Path, *, resumed: bool) -> dict[str, Any]:
         with EmbeddingFile(self.path) as new:
             root = new.root
             after = {"photographs_after": len(new.status), "embeddings_after": int(new.vector_counts.sum())}
@@ -300,7 +306,7 @@ class Removal:
         rows_stay = not note.card.removed_photographs
         absent, is_removed = [*map(Path, note.absent)], note.is_removed()
         deleted: dict[Path, None] = {}
-        kept: dict[str, str] = {}
+        kept = self._gone_meanwhile(note, root) if resumed else {}
         parts = 0
         for _ in range(_MOST_LOOKS):
             derived = derived_from(
@@ -313,7 +319,7 @@ class Removal:
             )
             erased = erase(self.file, derived, is_removed)
             deleted |= dict.fromkeys(erased.paths)
-            kept |= dict(derived.kept)
+            kept = {path: why for path, why in (kept | dict(derived.kept)).items() if not _is_in(path, erased.paths)}
             parts += erased.parts
             if not erased.paths:  # look again after deleting: a writer may have renamed its temporary file meanwhile
                 break
@@ -322,7 +328,7 @@ class Removal:
         forget_pages(self.file, keep=[*stay, *map(Path, kept)])
         links = note.card.other_names_of_file_before if note.card.removed_photographs else 0
         hard_links = [("unknown", f"the old file has other names: {links} (hard links)")] if links else []
-        ignored = [(str(note_path(self.path)), self._ignored)] if self._ignored else []
+        ignored = [(str(self._ignored[0]), self._ignored[1])] if self._ignored else []
         facts = {
             **note.card.facts(),
             **after,
@@ -338,25 +344,35 @@ class Removal:
         drop_note(self._noted)
         return {**facts, "receipt": str(receipt)}
 
+    def _gone_meanwhile(self, note: Note, root: bytes) -> dict[str, str]:
+        """Pages that are not there any more since the interrupted removal began, each with what may have happened."""
+        now = derived_from(self.file, root, keep_pages=True, rows_stay=not note.card.removed_photographs).absent
+        gone = [page for page in map(str, now) if page not in note.absent]
+        return dict.fromkeys(gone, "it is not there any more: deleted by the interrupted removal, or moved")
+
     def __enter__(self) -> Removal:
         try:
-            self.unfinished, self._ignored = read_note(self.path)
-            if self.unfinished is None and not self._ignored:
-                self._find_note_of_earlier_name()
+            self._find_note()
         except BaseException:
             self._folder.__exit__(None, None, None)
             raise
         if self._ignored:
-            logger.warning("%s: %s", note_path(self.path), self._ignored)
+            logger.warning("%s: %s", *self._ignored)
         return self
 
-    def _find_note_of_earlier_name(self) -> None:
-        """Find the note of an interrupted removal after which the file was renamed."""
+    def _find_note(self) -> None:
+        """Find the note of an interrupted removal, after which the file may have been renamed or replaced by a link."""
+        for name in dict.fromkeys([self.path, place_of(self.file)]):
+            self.unfinished, why = read_note(name)
+            if self.unfinished or why:
+                self._noted, self._ignored = name, (note_path(name), why) if why else None
+                return
         suffix = note_path(self.path).name.removeprefix(self.path.name)
         others = [path for path in self.path.parent.glob(f"*{suffix}") if path != note_path(self.path)]
         for other in sorted(others):
             name = other.with_name(other.name.removesuffix(suffix))
-            note, _ = (None, "") if os.path.lexists(name) else read_note(name)
+            is_other = os.path.lexists(name) and os.path.realpath(name) != str(self.path)
+            note, _ = (None, "") if is_other else read_note(name)
             if note is not None:
                 with EmbeddingFile(self.path) as current:
                     if current.metadata["run_id"] == note.card.run_id_after:
@@ -365,6 +381,11 @@ class Removal:
 
     def __exit__(self, *exc: object) -> None:
         self._folder.__exit__(*exc)
+
+
+def _is_in(path: str, deleted: Sequence[Path]) -> bool:
+    """Whether a path that a look kept was deleted with others: a disk may not have answered that look."""
+    return not {Path(path), *Path(path).parents}.isdisjoint(deleted)
 
 
 def _is_free_of(file: EmbeddingFile, note: Note) -> bool:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..storage.file import EmbeddingFile
-from ..storage.nearby import earlier_names
+from ..storage.nearby import other_names
 from .rows import known_paths
 from .store import ReviewStore, review_path
 
@@ -36,7 +36,7 @@ def forget_missing(file: Path) -> int:
         DiskFullError, LockedError, StorageError: a store cannot be read or changed.
     """
     forgotten = 0
-    for name in (Path(os.path.realpath(file)), *earlier_names(file)):
+    for name in (Path(os.path.realpath(file)), *other_names(file).earlier):
         store = ReviewStore(name)
         paths = store.paths()
         if paths:

@@ -24,8 +24,8 @@ from ..files import NewFile, durable_file, is_trusted, write_durable
 from ..regular import NOTE_BYTES, read_regular
 from .deletion import delete, final_name
 from .file import EmbeddingFile
-from .nearby import IDENTITY, identity_of
-from .pagelist import Fingerprint, distrusted_list, folder_of_file, list_of, read_list
+from .nearby import IDENTITY, identity_of, place_of
+from .pagelist import Fingerprint, PageList, distrusted_list, folder_of_file, is_below, list_of, read_list
 from .runfolder import sweep_leftovers
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def record_page(file: Path | EmbeddingFile, page: Path, seen: Fingerprint | None
         StorageError: a file with other rows has replaced the open file, so that the page may show photos that were
             removed while it was made. A page that has its name already was deleted.
     """
-    page, fingerprint = _place_of(page), seen
+    page, fingerprint = place_of(page), seen
     if seen is None:
         with suppress(OSError):
             fingerprint = take_fingerprint(page)
@@ -108,12 +108,7 @@ def record_start(file: Path | EmbeddingFile, page: Path) -> None:
     This also removes what a killed writer of the embedding file itself left beside it.
     """
     sweep_leftovers(Path(os.path.realpath(_path_of(file))))
-    _record(file, _place_of(page), None)
-
-
-def _place_of(page: Path) -> Path:
-    """The path of a page without links above it: `link/../page` is where the kernel says. The page may be a link."""
-    return Path(os.path.realpath(page.parent), page.name)
+    _record(file, place_of(page), None)
 
 
 def _path_of(file: Path | EmbeddingFile) -> Path:
@@ -126,24 +121,25 @@ def _record(source: Path | EmbeddingFile, page: Path, fingerprint: Fingerprint |
     _note_own(file, page)
 
 
-def is_own_page(file: Path, page: Path) -> bool:
-    """Whether a recorded page may be deleted: it is below the file's folder, or this user wrote it from the file.
+def is_own_page(file: Path, page: Path, known: PageList) -> bool:
+    """Whether a recorded page may be deleted: it is below the folder of its list, or this user wrote it from the file.
 
-    The list beside the file alone decides about nothing elsewhere, because it may have come with a copied folder.
+    A list alone decides about nothing elsewhere, because it may have come with a copied folder.
     """
-    if _is_below(file, page):
+    whole_page = page.with_name(final_name(page))
+    if _is_below(file, page) or whole_page in known.near:
         return True
-    own = _own_note(file, page.with_name(final_name(page)))
-    return is_trusted(own) and is_trusted(own.parent)
+    owns = [_own_note(name, whole_page) for name in {Path(os.path.realpath(file)), place_of(file)}]
+    return any(is_trusted(own) and is_trusted(own.parent) for own in owns)
 
 
 def _is_below(file: Path, page: Path) -> bool:
-    return os.path.commonpath([folder_of_file(file), _place_of(page)]) == folder_of_file(file)
+    return is_below(folder_of_file(file), page)
 
 
-def _own_note(file: Path, page: Path) -> Path:
-    """The note in this user's cache that a page elsewhere was written from a file; its name holds no path."""
-    both = os.fsencode(os.path.realpath(file)) + b"\0" + os.fsencode(page)
+def _own_note(name: Path, page: Path) -> Path:
+    """The note in this user's cache that a page elsewhere was written from a file of a name; it holds no path."""
+    both = os.fsencode(name) + b"\0" + os.fsencode(page)
     return cache_dir("pages") / hashlib.sha256(both).hexdigest()
 
 
@@ -151,7 +147,7 @@ def _note_own(file: Path, page: Path) -> None:
     if _is_below(file, page):
         return
     try:
-        write_durable(_own_note(file, page), b"", "the record of a page", wait=True)
+        write_durable(_own_note(Path(os.path.realpath(file)), page), b"", "the record of a page", wait=True)
     except (ConfigError, OSError) as err:
         logger.warning("%s is not recorded in the cache (%s): facemill remove will only name it", page, err)
 
@@ -259,8 +255,27 @@ def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
         write_durable(list_of(file), data, "the list of pages", like=_sources(file), wait=True)
     else:
         list_of(file).unlink(missing_ok=True)
-    for name in known.earlier:
-        list_of(name).unlink(missing_ok=True)  # its entries are in the list now
+    for page in keep_set & known.near:
+        _note_own(file, page)
+    for path in known.whole:
+        path.unlink(missing_ok=True)  # its entries are in the list now
+    for path in known.shared:
+        _forget_identity(path, own)
+
+
+def _forget_identity(path: Path, identity: str) -> None:
+    """Take the lines that follow an identity out of a list of another file."""
+    with durable_file(path, "the list of pages", like=_sources(path.with_suffix("")), wait=True) as output:
+        kept, whose, is_empty = [], "", True
+        for line in path.read_bytes().splitlines(keepends=True):
+            told = _value_in(line, IDENTITY)
+            whose = told if isinstance(told, str) else whose
+            if whose != identity:
+                kept.append(line)
+                is_empty &= told is not None
+        output.write(b"".join(kept))
+    if is_empty:
+        path.unlink()
 
 
 def forget_page(file: Path, page: Path) -> None:
@@ -274,22 +289,24 @@ def forget_page(file: Path, page: Path) -> None:
         return
     with durable_file(path, "the list of pages", like=_sources(file), wait=True) as output:
         name = json.loads(_line(file, page, None))["page"]
-        lines = [line for line in read_regular(path, NOTE_BYTES).splitlines(keepends=True) if _page_of(line) != name]
+        lines = [
+            line for line in read_regular(path, NOTE_BYTES).splitlines(keepends=True) if _value_in(line, "page") != name
+        ]
         output.write(b"".join(lines))
     if all(line.decode().strip() in _identity_line(file) for line in lines):
         path.unlink()
 
 
-def _page_of(line: bytes) -> object:
-    """The page that a line of a list names; None if it names none."""
+def _value_in(line: bytes, key: str) -> object:
+    """The value of a key in a line of a list; None without one."""
     with suppress(ValueError, RecursionError):
         entry = json.loads(line)
-        return entry.get("page") if isinstance(entry, dict) else None
+        return entry.get(key) if isinstance(entry, dict) else None
     return None
 
 
 def _line(file: Path, page: Path, fingerprint: Fingerprint | None) -> str:
-    name = os.path.relpath(_place_of(page), folder_of_file(file)) if _is_below(file, page) else str(page)
+    name = os.path.relpath(place_of(page), folder_of_file(file)) if _is_below(file, page) else str(page)
     return json.dumps({"page": name, "seen": astuple(fingerprint) if fingerprint else None})
 
 

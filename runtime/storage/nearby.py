@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import StorageError
@@ -23,7 +24,8 @@ _BESIDE = re.compile(
     rf"\.faiss(-[a-z0-9]+)?(\.json)?{_TEMPORARY}?|\.(pairs|clusters|attributes|adding)\.parts|\.adding{_TEMPORARY}?|{_TEMPORARY}"
     rf"|\.damaged-\d+|\.pages{_TEMPORARY}|\.(pairs|clusters|attributes|adding)\.parts\.removing-[0-9a-f]{{16}}"
 )
-_SAYS_WHOSE = re.compile(r"(?P<name>.+)(\.pages|\.review|\.faiss(-[a-z0-9]+)?\.json)", re.DOTALL)
+_SIDECAR = r"\.faiss(-[a-z0-9]+)?\.json"
+_SAYS_WHOSE = re.compile(rf"(?P<name>.+)(\.pages|\.review|{_SIDECAR})", re.DOTALL)
 _INDEX = re.compile(r"\.faiss(-[a-z0-9]+)?(\.json)?$")
 _MAX_BYTES = 1 << 24  # of a list of pages or a sidecar
 
@@ -35,7 +37,7 @@ def derived_nearby(file: Path, earlier: Sequence[Path]) -> list[Path]:
 
     Args:
         file: an embedding file.
-        earlier: its `earlier_names`.
+        earlier: names that it had before; see `other_names`.
     """
     runs = [path for path in map(folder_of, earlier) if os.path.lexists(path)]  # that of the file itself is locked
     beside = [
@@ -57,21 +59,55 @@ def is_reserved(path: Path, file: Path) -> bool:
     )
 
 
-def earlier_names(file: Path) -> list[Path]:
-    """Names that a file had before it was renamed: its indexes or its list of pages are still beside it under them.
+@dataclass(frozen=True, slots=True)
+class OtherNames:
+    """Names in the folder of a file that it had before it was renamed: files beside them repeat its identity.
 
-    A name of which a file exists is not among them: that file may be a copy, and the index is the copy's.
+    Attributes:
+        identity: its `identity_of`.
+        earlier: names that no file has now, or a link to the file.
+        taken: names that a file with other rows has now. A file with the same identity is a copy, and what is beside
+            it is the copy's.
     """
+
+    identity: str
+    earlier: tuple[Path, ...]
+    taken: tuple[Path, ...]
+
+    def indexes(self, file: Path) -> list[Path]:
+        """Indexes of the file, and their sidecars, beside names that are taken."""
+        return [
+            path
+            for name in self.taken
+            for path in name.parent.glob(glob.escape(name.name) + ".faiss*")
+            if _INDEX.fullmatch(path.name[len(name.name) :]) and repeats(_sidecar(path), self.identity, file)
+        ]
+
+
+def other_names(file: Path) -> OtherNames:
+    """Find the names that a file had before. It opens the file once."""
     real, identity = Path(os.path.realpath(file)), identity_of(file)
-    names: set[Path] = set()
+    names = _names_beside(real, identity) - {real}
+    earlier = {name for name in names if not os.path.lexists(name) or os.path.realpath(name) == str(real)}
+    taken = [name for name in names - earlier if name.is_file() and identity_of(name) not in ("", identity)]
+    return OtherNames(identity, tuple(sorted(earlier)), tuple(sorted(taken)))
+
+
+def place_of(path: Path) -> Path:
+    """A path without links above it: `link/../page` is where the kernel says. It may be a link itself."""
+    return Path(os.path.realpath(path.parent), path.name)
+
+
+def _names_beside(real: Path, identity: str) -> set[Path]:
+    """Names of which a list, decisions or a sidecar in the folder of a file repeats its identity."""
+    names = set[Path]()
     if identity:
         with suppress(FileNotFoundError):
             for entry in os.scandir(real.parent):
                 match = _SAYS_WHOSE.fullmatch(entry.name)
-                path = real.with_name(match["name"]) if match else real
-                if not os.path.lexists(path) and _repeats(Path(entry.path), identity, real):
-                    names.add(path)
-    return sorted(names)
+                if match and repeats(Path(entry.path), identity, real):
+                    names.add(real.with_name(match["name"]))
+    return names
 
 
 def is_index_of_others(path: Path, file: Path, identity: str) -> bool:
@@ -84,7 +120,12 @@ def is_index_of_others(path: Path, file: Path, identity: str) -> bool:
     """
     if not identity or not _INDEX.search(path.name):
         return False
-    return not _repeats(path if path.suffix == ".json" else path.with_name(path.name + ".json"), identity, file)
+    return not repeats(_sidecar(path), identity, file)
+
+
+def _sidecar(index: Path) -> Path:
+    """The sidecar of an index, which may be given itself."""
+    return index if index.suffix == ".json" else index.with_name(index.name + ".json")
 
 
 def identity_of(file: Path) -> str:
@@ -96,7 +137,7 @@ def identity_of(file: Path) -> str:
         return ""
 
 
-def _repeats(path: Path, identity: str, file: Path) -> bool:
+def repeats(path: Path, identity: str, file: Path) -> bool:
     """Whether a list of pages or a sidecar that only trusted users can have written repeats an identity."""
     try:
         if not is_trusted(path, beside=file) or path.stat().st_size > _MAX_BYTES:

@@ -18,7 +18,7 @@ from ..errors import StorageError
 from ..files import is_trusted, temporary_path
 from ..regular import NOTE_BYTES, read_regular
 from .deletion import renamed_remains
-from .nearby import IDENTITY, earlier_names
+from .nearby import IDENTITY, OtherNames, other_names, place_of, repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,13 @@ class PageList:
         written: the fingerprints of each page, one for each time it was written; none if its writer was killed.
         elsewhere: the locations that `record_elsewhere` recorded.
         copies: the embedding files into which rows were to be copied.
-        earlier: names that the file had before.
+        names: the names that the file had before.
         distrusted: the list, if others may have written it: nothing in it is among the others then.
+        foreign: lists beside a link to the file, or under an earlier name, that may be those of another file: nothing
+            in them is among the others.
+        whole, shared: other lists that were read. All of the first is about the file; of the second, beside names
+            that another file has now, only lines of its identity are, and only those are among the others.
+        near: pages that a list names relative to its own folder, and that are in it.
         identities: for each page, and each location of `elsewhere`, whose rows it showed when it was written last; see
             `nearby.IDENTITY`. Empty in lists of earlier versions.
     """
@@ -53,8 +58,12 @@ class PageList:
     written: dict[Path, tuple[Fingerprint, ...]]
     elsewhere: tuple[str, ...]
     copies: tuple[str, ...]
-    earlier: tuple[Path, ...]
+    names: OtherNames
     distrusted: Path | None
+    foreign: tuple[Path, ...]
+    whole: tuple[Path, ...]
+    shared: tuple[Path, ...]
+    near: frozenset[Path]
     identities: dict[Path | str, str]
 
     def is_of_others(self, page: Path | str, identity: str) -> bool:
@@ -76,22 +85,28 @@ class PageList:
 
 
 def read_list(file: Path) -> PageList:
-    """Read the list of an embedding file. It opens the file, and looks through its folder once.
+    """Read the list of an embedding file, and those beside its other names. It opens the file.
 
     Invalid lines are ignored.
 
     Raises:
         StorageError: the list exists and cannot be read.
     """
-    earlier, distrusted, folder = earlier_names(file), distrusted_list(file), Path(folder_of_file(file))
+    names, distrusted = other_names(file), distrusted_list(file)
+    mine = names.identity
     own = [] if distrusted else [list_of(file)]
+    beside = map(_list_beside, dict.fromkeys([*names.earlier, place_of(file)]))
+    others = [path for path in beside if path != list_of(file)]
+    whole = [path for path in others if mine and repeats(path, mine, file)]
+    shared = [path for path in map(_list_beside, names.taken) if repeats(path, mine, file)]
+    near: set[Path] = set()
     written: dict[Path, tuple[Fingerprint, ...]] = {}
     texts: dict[str, dict[str, None]] = {"elsewhere": {}, "copy": {}}
     identities: dict[Path | str, str] = {}
-    identity = ""
-    for entry in (entry for path in (*own, *map(list_of, earlier)) for entry in _entries(path)):
-        if isinstance(entry.get(IDENTITY), str):
-            identity = entry[IDENTITY]
+    for path, entry in ((source, entry) for source in (*own, *whole, *shared) for entry in _entries(source)):
+        identity = str(entry["whose"])
+        if path in shared and identity != mine:
+            continue
         for kind, values in texts.items():
             if isinstance(entry.get(kind), str):
                 values[entry[kind]] = None
@@ -100,26 +115,40 @@ def read_list(file: Path) -> PageList:
             page, states = Path(entry["page"]), (Fingerprint(*map(int, entry["seen"])),) if entry["seen"] else ()
         except (KeyError, TypeError, ValueError, OverflowError):
             continue
-        if ".." not in page.parts and page.name and _is_possible(folder / page):
-            written[folder / page] = (*written.get(folder / page, ()), *states)
-            identities[folder / page] = identity
-    places = tuple(texts["elsewhere"]), tuple(texts["copy"])
-    return PageList(written, *places, tuple(earlier), distrusted, identities)
+        where = path.parent / page
+        if ".." not in page.parts and page.name and _is_possible(where):
+            written[where] = (*written.get(where, ()), *states)
+            identities[where] = identity
+            near |= {where} if not page.is_absolute() and is_below(path.parent, where) else set()
+    return PageList(
+        written=written,
+        elsewhere=tuple(texts["elsewhere"]),
+        copies=tuple(texts["copy"]),
+        names=names,
+        distrusted=distrusted,
+        foreign=tuple(path for path in others if path not in whole and os.path.lexists(path)),
+        whole=tuple(whole),
+        shared=tuple(shared),
+        near=frozenset(near),
+        identities=identities,
+    )
 
 
 def _entries(path: Path) -> Iterator[dict[str, Any]]:
-    """The entries of a list, which may be missing."""
+    """The entries of a list, which may be missing, each with the identity that it follows as `whose`."""
     try:
         lines = read_regular(path, NOTE_BYTES).splitlines()
     except FileNotFoundError:
         return
     except OSError as err:
         raise StorageError(f"the list of pages {path} cannot be read: {err.strerror or err}") from err
+    identity = ""
     for line in lines:
         with suppress(ValueError, RecursionError):
             entry = json.loads(line)
             if isinstance(entry, dict):
-                yield entry
+                identity = entry[IDENTITY] if isinstance(entry.get(IDENTITY), str) else identity
+                yield {**entry, "whose": identity}
 
 
 def distrusted_list(file: Path) -> Path | None:
@@ -150,5 +179,14 @@ def folder_of_file(file: Path) -> str:
     return os.path.dirname(os.path.realpath(file))
 
 
+def is_below(folder: Path | str, page: Path) -> bool:
+    """Whether a page is in a folder, whose links were followed, at any depth."""
+    return os.path.commonpath([folder, place_of(page)]) == str(folder)
+
+
 def list_of(file: Path) -> Path:
-    return Path(os.path.realpath(file) + ".pages")
+    return _list_beside(Path(os.path.realpath(file)))
+
+
+def _list_beside(name: Path) -> Path:
+    return name.with_name(name.name + ".pages")

@@ -22,7 +22,7 @@ import pytest
 from runtime.engines.engine import sidecar_path
 from runtime.maintenance.add import add
 from runtime.storage.contract import EmbeddingContract
-from runtime.storage.nearby import derived_nearby, earlier_names
+from runtime.storage.nearby import derived_nearby, other_names
 from runtime.storage.runfolder import RunFolder, StoredPlan
 from runtime.storage.verify import verify_file
 from tests.support import encoded_images as make
@@ -174,7 +174,7 @@ def test_foreign_datasets_are_dropped_and_the_index_is_rebuilt(file: Path, sampl
         opened["metadata"].attrs["ours"] = 7
     query = samples / "photos" / "P02" / "1.jpg"
     assert facemill("search", file, query).returncode == 0
-    assert derived_nearby(file, earlier_names(file))
+    assert derived_nearby(file, other_names(file).earlier)
     result = facemill("add", file, samples / "photos")
     assert re.search(r"dropped, .*: /cluster$", result.stdout, re.MULTILINE)
     with h5py.File(file) as opened:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from runtime.maintenance import merge as merging
 from runtime.maintenance.copies import copying
 from runtime.maintenance.unfinished import is_unfinished
 from runtime.storage import deletion
-from runtime.storage.derived import derived_file, record_page, record_start
+from runtime.storage.derived import derived_file, record_page, record_start, take_fingerprint
 from runtime.storage.file import EmbeddingFile
 from runtime.storage.pagelist import read_list
 from runtime.storage.runfolder import RunFolder
@@ -679,3 +680,151 @@ def test_an_earlier_receipt_is_no_answer_where_the_root_changed(tiny_engine: Pat
     embed_folder(photos / "a", file, tiny_engine, "--align", "none", "--force", photos / "b")
     assert f"a/{PERSON}/0.jpg".encode() in paths_in(file)
     assert_refused(remove(file), "E-CONFIG", f"{PERSON}/")
+
+
+def record_pages(file: Path) -> list[Path]:
+    """A page and a folder that are noted in the list of a file."""
+    page, folder = file.with_name("page.html"), file.with_name("folders")
+    page.write_text("faces")
+    folder.mkdir()
+    (folder / "index.html").write_text("faces")
+    for made in (page, folder):
+        record_page(file, made)
+    return [page, folder]
+
+
+def move_behind_link(file: Path, folder: Path) -> Path:
+    """Move a file, and leave a link to it in its place."""
+    folder.mkdir(exist_ok=True)
+    moved = file.rename(folder / ("moved.h5" if folder == file.parent else file.name))
+    file.symlink_to(moved)
+    return moved
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["another disk", "the same folder"])
+def test_the_list_beside_a_link_that_a_moved_file_left_is_read(where: str, file: Path, tmp_path: Path) -> None:
+    made = record_pages(file)
+    moved = move_behind_link(file, tmp_path / "big" if where == "another disk" else file.parent)
+    later = moved.with_name("later.html")
+    later.write_text("faces")
+    record_page(file, later)  # in the list of the file
+    changed = file.with_name("changed.html")
+    changed.write_text("faces")
+    lines = file.with_name("people.h5.pages").read_text()
+    seen = json.dumps({"page": changed.name, "seen": [1, 1, 1]})
+    file.with_name("people.h5.pages").write_text(f"{lines}{seen}\n")
+    result = remove(file, "--json")
+    assert result.returncode == 0, result.stderr
+    assert [page for page in (*made, later) if page.exists()] == []
+    assert [entry["path"] for entry in json.loads(result.stdout)["may_still_show"]] == [str(changed)]
+    assert not file.with_name("people.h5.pages").exists()
+    assert read_list(file).pages() == [changed]
+    assert file.is_symlink()
+
+
+@pytest.mark.slow
+def test_a_list_of_another_file_beside_a_link_is_named_and_not_followed(
+    file: Path, samples: Path, tmp_path: Path
+) -> None:
+    """A link takes the name of a file of which pages are left."""
+    made = record_pages(file)
+    file.unlink()
+    file.symlink_to(shutil.copy(samples / "rest.h5", tmp_path / "rest.h5"))
+    result = remove(file, "--json", name="P01/")
+    assert result.returncode == 0, result.stderr
+    assert all(page.exists() for page in made)
+    pages = file.with_name("people.h5.pages")
+    assert [entry["path"] for entry in json.loads(result.stdout)["may_still_show"]] == [str(pages)]
+    assert pages.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["erase", "rewriting"])
+def test_an_interrupted_removal_of_a_file_that_was_moved_behind_a_link_goes_on(
+    place: str, file: Path, tmp_path: Path
+) -> None:
+    made = record_pages(file)
+    kill_at(f"runtime.maintenance.remove.{place}", "remove", file, "--path", f"{PERSON}/", "--yes")
+    moved = move_behind_link(file, tmp_path / "big")
+    result = remove(file, "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["removed_photographs"] == 4
+    assert f"{PERSON}/0.jpg".encode() not in paths_in(file)
+    assert [page for page in made if page.exists()] == []
+    assert not [*file.parent.glob("*.removing"), *moved.parent.glob("*.removing")]
+
+
+def test_a_damaged_note_beside_a_link_is_named(file: Path, tmp_path: Path) -> None:
+    move_behind_link(file, tmp_path / "big")
+    note = file.with_name("people.h5.removing")
+    note.write_text("{")
+    result = remove(file, "--json")
+    assert result.returncode == 0, result.stderr
+    assert str(note) in [entry["path"] for entry in json.loads(result.stdout)["may_still_show"]]
+
+
+@pytest.mark.slow
+def test_a_list_behind_a_link_deletes_nothing_beside_the_link(file: Path, tmp_path: Path) -> None:
+    """The owner of a shared file may have written its list; a page beside the link is not below the list's folder."""
+    table = file.with_name("thesis.csv")
+    table.write_text("a,b")
+    moved = move_behind_link(file, tmp_path / "big")
+    fingerprint = take_fingerprint(table)
+    assert fingerprint is not None
+    line = {"page": str(table), "seen": list(astuple(fingerprint))}
+    moved.with_name("people.h5.pages").write_text(json.dumps(line) + "\n")
+    result = remove(file, "--json")
+    assert result.returncode == 0, result.stderr
+    assert table.exists()
+    assert [entry["path"] for entry in json.loads(result.stdout)["may_still_show"]] == [str(table)]
+
+
+@pytest.mark.slow
+def test_what_a_renamed_file_left_under_a_name_that_another_file_took_is_erased(searched: Path, samples: Path) -> None:
+    made = [searched.with_name("page.html"), searched.with_name("npy")]
+    old = searched.rename(searched.with_name("old.h5"))
+    embed_folder(samples / "photos" / "P00", searched, engine_of(samples), "--align", "none")
+    of_new, pages = searched.with_name("new.html"), searched.with_name("people.h5.pages")
+    of_new.write_text("faces")
+    record_page(searched, of_new)
+    result = remove(old, "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["may_still_show"] == []
+    assert [page for page in made if page.exists()] == []
+    assert list(searched.parent.glob("people.h5.faiss*")) == []
+    assert of_new.exists()
+    assert read_list(searched).pages() == [of_new]
+    assert len(pages.read_text().splitlines()) == 2  # the identity of the new file, and its page
+    assert paths_in(searched) == [f"{number}.jpg".encode() for number in range(4)]
+
+
+@pytest.mark.slow
+def test_a_list_with_pages_of_the_renamed_file_alone_goes(searched: Path, samples: Path) -> None:
+    old = searched.rename(searched.with_name("old.h5"))
+    embed_folder(samples / "photos" / "P00", searched, engine_of(samples), "--align", "none")
+    assert remove(old).returncode == 0
+    assert not searched.with_name("people.h5.pages").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["moved", "killed later"])
+def test_a_page_that_went_away_after_a_killed_removal_is_named(change: str, file: Path, tmp_path: Path) -> None:
+    """Nobody can tell whether the killed command deleted it, or a user moved it."""
+    page, folder = record_pages(file)
+    moved_before = file.with_name("before.html")
+    moved_before.write_text("faces")
+    record_page(file, moved_before)
+    moved_before.rename(tmp_path / "before.html")
+    place = "erase" if change == "moved" else "forget_pages"
+    kill_at(f"runtime.maintenance.remove.{place}", "remove", file, "--path", f"{PERSON}/", "--yes")
+    if change == "moved":
+        page.rename(tmp_path / "page.html")
+    result = remove(file, "--json")
+    assert result.returncode == 0, result.stderr
+    named = {entry["path"]: entry["why"] for entry in json.loads(result.stdout)["may_still_show"]}
+    gone = {str(page)} if change == "moved" else {str(page), str(folder)}
+    assert named.keys() == {str(moved_before), *gone}
+    assert all("deleted by the interrupted removal, or moved" in named[path] for path in gone)
+    assert "if you moved it" in named[str(moved_before)]
+    assert not folder.exists()

@@ -7,12 +7,16 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
 
+from runtime.api.jobs import remove as remove_photos
 from runtime.clusters.clusters import number_clusters
 from runtime.clusters.folders import write_folders
+from runtime.receipts.kinds import KINDS
+from runtime.storage.derived import record_page
 from runtime.storage.file import EmbeddingFile
 from runtime.tree import Tree
 from tests.support.clustered_files import people_rows, write_file, write_photos
@@ -204,3 +208,28 @@ def test_a_copy_that_cannot_be_erased_leaves_the_removal_unfinished(
     assert photos_in(file.parent / "out") == {"2.jpg", "3.jpg", "4.jpg"}
     remove(file)
     assert photos_in(file.parent / "out") == {"3.jpg", "4.jpg"}
+
+
+@pytest.mark.slow
+def test_a_folder_that_a_later_look_deletes_is_not_named_as_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk does not answer in the first look at what is to be erased, which asks for a receipt of each kind."""
+    fill(file, "copy")
+    page = file.with_name("page.html")
+    page.write_text("faces")
+    record_page(file, page)  # its deletion brings the second look
+    open_own, refused = Tree.open_own, list[str]()
+
+    def refuse_once(tree: Tree, name: str) -> IO[bytes]:
+        if name == "receipt.jsonl" and file.with_name("people.h5.removing").exists() and len(refused) < len(KINDS):
+            refused.append(name)
+            raise OSError(errno.EIO, "the disk does not answer")
+        return open_own(tree, name)
+
+    monkeypatch.setattr(Tree, "open_own", refuse_once)
+    receipt = remove_photos(file, "a/")
+    assert len(refused) == len(KINDS)
+    assert receipt is not None
+    assert str(file.parent / "out") in receipt.deleted
+    assert receipt.may_still_show == ()
+    assert not (file.parent / "out").exists()
+    assert not file.with_name("people.h5.pages").exists()

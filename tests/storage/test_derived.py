@@ -12,7 +12,7 @@ from runtime.errors import StorageError
 from runtime.maintenance.erase import derived_from
 from runtime.storage.derived import derived_file, forget_pages, record_elsewhere, record_page, take_fingerprint
 from runtime.storage.file import EmbeddingFile
-from runtime.storage.nearby import derived_nearby, earlier_names
+from runtime.storage.nearby import derived_nearby, other_names
 from runtime.storage.pagelist import Fingerprint, read_list
 from tests.support.clustered_files import write_file
 from tests.support.errors import assert_names, raises, warnings_in
@@ -51,7 +51,7 @@ def test_indexes_and_unfinished_jobs_next_to_a_file_are_found_and_no_other_file(
         path.write_bytes(b"")
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / f"{name}.faiss").write_bytes(b"")
-    assert derived_nearby(file, earlier_names(file)) == sorted(derived)
+    assert derived_nearby(file, other_names(file).earlier) == sorted(derived)
 
 
 def test_derived_files_next_to_a_link_and_next_to_its_target_are_found(tmp_path: Path) -> None:
