@@ -19,8 +19,13 @@ def check_stores(file: Path) -> None:
     Raises:
         LockedError, StorageError: a store cannot be read, or is nothing of this user.
     """
-    for name in (Path(os.path.realpath(file)), *earlier_names(file)):
+    for name in _names(file):
         ReviewStore(name).paths()
+
+
+def _names(file: Path) -> tuple[Path, ...]:
+    """The name of a file, and those that it had before."""
+    return Path(os.path.realpath(file)), *other_names(file).earlier
 
 
 def forget_missing(file: Path) -> int:
@@ -36,7 +41,7 @@ def forget_missing(file: Path) -> int:
         DiskFullError, LockedError, StorageError: a store cannot be read or changed.
     """
     forgotten = 0
-    for name in (Path(os.path.realpath(file)), *other_names(file).earlier):
+    for name in _names(file):
         store = ReviewStore(name)
         paths = store.paths()
         if paths:

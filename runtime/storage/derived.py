@@ -267,7 +267,7 @@ def _forget_identity(path: Path, identity: str) -> None:
     """Take the lines that follow an identity out of a list of another file."""
     with durable_file(path, "the list of pages", like=_sources(path.with_suffix("")), wait=True) as output:
         kept, whose, is_empty = [], "", True
-        for line in path.read_bytes().splitlines(keepends=True):
+        for line in read_regular(path, NOTE_BYTES).splitlines(keepends=True):
             told = _value_in(line, IDENTITY)
             whose = told if isinstance(told, str) else whose
             if whose != identity:
