@@ -1,7 +1,8 @@
 """The note of an unfinished removal, `<file>.removing`: facts about the removal, never an order.
 
 A note may have been left by anybody who can write beside the file. It is read only if it is trusted, and only by its
-schema. It names no path: the receipt goes where the command says, and deleted pages come from the list of pages.
+schema. No path in it is written or deleted: the receipt goes where the command says, and pages to delete come from the
+list of pages. Its paths only say which photos are meant, and which pages to name in the receipt.
 """
 
 from __future__ import annotations
