@@ -115,7 +115,7 @@ def derived_from(
         if page in beside:
             continue
         try:
-            if not _exists(page):
+            if not is_there(page):
                 missing += [page] if written.get(page) and not renamed_remains(page) else []
                 continue
             reason = "--keep-pages was given" if keep_pages else _reason_to_keep(page, known, file, root, is_removed)
@@ -143,7 +143,7 @@ def _has_parts(page: Path, file: Path, known: PageList) -> bool:
     return not page.is_symlink() and os.path.lexists(page / RECEIPT) and is_own_page(file, page, known)
 
 
-def _exists(page: Path) -> bool:
+def is_there(page: Path) -> bool:
     """Whether a page is there.
 
     Raises:

@@ -1,7 +1,8 @@
 """The note of an unfinished removal, `<file>.removing`: facts about the removal, never an order.
 
 A note may have been left by anybody who can write beside the file. It is read only if it is trusted, and only by its
-schema. It names no path: the receipt goes where the command says, and deleted pages come from the list of pages.
+schema. No path in it is written or deleted: the receipt goes where the command says, and pages to delete come from the
+list of pages. Its paths only say which photos are meant, and which pages to name in the receipt.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,14 @@ class Note:
         keep_pages: whether pages, lists and folders stay.
         key: of the digests of names, 64 hexadecimal digits.
         absent: pages that were not where facemill wrote them when the removal began.
+        erased: pages that were deleted since.
     """
 
     card: Card
     keep_pages: bool
     key: str
     absent: tuple[str, ...] = ()
+    erased: tuple[str, ...] = ()
 
     def digest(self, name: bytes) -> str:
         """The digest of a photo or folder, by its absolute path, as `asked_hmac` and `removed_hmac` hold it."""
@@ -83,6 +86,14 @@ class Note:
         """Whether the removal is to remove a photo, by its absolute path: it was in the file, or is named."""
         root, removed = os.fsencode(self.card.root), frozenset((*self.card.removed_hmac, *self.card.asked_hmac))
         return lambda path: any(name_digest(self.key, name) in removed for name in names_of(below(root, path)))
+
+    def is_done(self, root: bytes, paths: Iterable[bytes]) -> bool:
+        """Whether a file has none of the photos that the removal is to remove; a note without a root cannot tell.
+
+        Args:
+            root, paths: of the file, whatever root it has now.
+        """
+        return bool(self.card.root) and not any(map(self.is_removed(), (os.path.join(root, path) for path in paths)))
 
 
 def note_path(file: Path) -> Path:

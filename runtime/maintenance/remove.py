@@ -33,7 +33,7 @@ from ..storage.nearby import is_reserved, place_of
 from ..storage.opening import check_regular
 from ..storage.pagelist import read_list
 from ..storage.runfolder import RunFolder, utc_now
-from .erase import derived_from, erase
+from .erase import derived_from, erase, is_there
 from .note import Card, Note, drop_note, note_path, read_note, write_note
 from .receipt import check_receipt, find_receipt, name_digest, new_key, taken_name, write_receipt
 from .removal_plan import RemovalPlan
@@ -90,16 +90,15 @@ class Removal:
             replaced = run_id not in (note.card.run_id_before, note.card.run_id_after)
             if not note.card.root and not replaced:  # earlier versions noted no root
                 note = replace(note, card=replace(note.card, root=os.fsdecode(current.root)))
-            done = run_id == note.card.run_id_after or (replaced and _is_free_of(current, note))
+            done = run_id == note.card.run_id_after or (
+                replaced and note.is_done(current.root, current.scanned_paths())
+            )
             asked = {note.digest(os.path.join(current.root, name)) for name in paths_below(current.root, names)}
             self._interrupted = note if note.card.root else None
         if done:
             receipt = receipt if asked == {*note.card.asked_hmac} else None
-            return self._finish(
-                note,
-                self._receipt_path(receipt, note.card.begun_utc, note.card.run_id_after, note.key),
-                resumed=True,
-            )
+            path = self._receipt_path(receipt, note.card.begun_utc, note.card.run_id_after, note.key)
+            return self._finish(note, path, resumed=True)
         if replaced:
             logger.warning(
                 "a removal from %s was interrupted, and the file may have removed photos again: no receipt is written",
@@ -317,7 +316,10 @@ class Removal:
                 rows_stay=rows_stay,
                 is_removed=is_removed,
             )
-            erased = erase(self.file, derived, is_removed)
+            try:
+                erased = erase(self.file, derived, is_removed)
+            finally:
+                note = self._note_erased(note, derived.pages)
             deleted |= dict.fromkeys(erased.paths)
             kept = {path: why for path, why in (kept | dict(derived.kept)).items() if not _is_in(path, erased.paths)}
             parts += erased.parts
@@ -347,8 +349,19 @@ class Removal:
     def _gone_meanwhile(self, note: Note, root: bytes) -> dict[str, str]:
         """Pages that are not there any more since the interrupted removal began, each with what may have happened."""
         now = derived_from(self.file, root, keep_pages=True, rows_stay=not note.card.removed_photographs).absent
-        gone = [page for page in map(str, now) if page not in note.absent]
+        gone = [page for page in map(str, now) if page not in (*note.absent, *note.erased)]
         return dict.fromkeys(gone, "it is not there any more: deleted by the interrupted removal, or moved")
+
+    def _note_erased(self, note: Note, pages: Sequence[Path]) -> Note:
+        """Note which of these pages this command has deleted, so that the next one need not ask who did."""
+        gone = [str(page) for page in pages if not is_there(page)]
+        if gone:
+            note = replace(note, erased=(*note.erased, *gone))
+            write_note(self.path, note)
+            if self._noted != self.path:
+                drop_note(self._noted)
+                self._noted = self.path
+        return note
 
     def __enter__(self) -> Removal:
         try:
@@ -386,12 +399,3 @@ class Removal:
 def _is_in(path: str, deleted: Sequence[Path]) -> bool:
     """Whether a path that a look kept was deleted with others: a disk may not have answered that look."""
     return not {Path(path), *Path(path).parents}.isdisjoint(deleted)
-
-
-def _is_free_of(file: EmbeddingFile, note: Note) -> bool:
-    """Whether a file has none of the photos that an interrupted removal was to remove, under whatever root.
-
-    A note without a root cannot tell.
-    """
-    paths = (os.path.join(file.root, path) for path in file.scanned_paths())
-    return bool(note.card.root) and not any(map(note.is_removed(), paths))
