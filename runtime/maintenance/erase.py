@@ -239,3 +239,8 @@ def _not_our_kind(page: Path, file: Path, root: bytes, *, whole: bool) -> str:
 
 def _is_in(path: str, folder: str) -> bool:
     return os.path.commonpath([path, folder]) == folder
+
+
+def was_in(path: str, deleted: Sequence[Path]) -> bool:
+    """Whether a path that a look kept was deleted with others: a disk may not have answered that look."""
+    return not {Path(path), *Path(path).parents}.isdisjoint(deleted)

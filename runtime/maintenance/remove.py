@@ -33,7 +33,7 @@ from ..storage.nearby import is_reserved, place_of
 from ..storage.opening import check_regular
 from ..storage.pagelist import read_list
 from ..storage.runfolder import RunFolder, utc_now
-from .erase import derived_from, erase, is_there
+from .erase import derived_from, erase, is_there, was_in
 from .note import Card, Note, drop_note, note_path, read_note, write_note
 from .receipt import check_receipt, find_receipt, name_digest, new_key, taken_name, write_receipt
 from .removal_plan import RemovalPlan
@@ -321,7 +321,7 @@ class Removal:
             finally:
                 note = self._note_erased(note, derived.pages)
             deleted |= dict.fromkeys(erased.paths)
-            kept = {path: why for path, why in (kept | dict(derived.kept)).items() if not _is_in(path, erased.paths)}
+            kept = {path: why for path, why in (kept | dict(derived.kept)).items() if not was_in(path, erased.paths)}
             parts += erased.parts
             if not erased.paths:  # look again after deleting: a writer may have renamed its temporary file meanwhile
                 break
@@ -394,8 +394,3 @@ class Removal:
 
     def __exit__(self, *exc: object) -> None:
         self._folder.__exit__(*exc)
-
-
-def _is_in(path: str, deleted: Sequence[Path]) -> bool:
-    """Whether a path that a look kept was deleted with others: a disk may not have answered that look."""
-    return not {Path(path), *Path(path).parents}.isdisjoint(deleted)
