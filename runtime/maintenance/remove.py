@@ -115,7 +115,7 @@ class Removal:
             root = current.root
         derived = derived_from(self.file, root, keep_pages=keep_pages)
         erase(self.file, derived)
-        forget_missing(self.path)
+        forget_missing(self.file)
         forget_pages(self.file, keep=[Path(page) for page, _ in derived.kept])
         drop_note(self._noted)
 
@@ -129,7 +129,7 @@ class Removal:
             ConfigError: a name selects all photos.
             StorageError: the file is damaged, or the decisions about it cannot be read.
         """
-        check_stores(self.path)
+        check_stores(self.file)
         with EmbeddingFile(self.path) as source:
             names = paths_below(source.root, names)
             selection = select_photos(source.scanned_paths(), names)
@@ -325,7 +325,7 @@ class Removal:
             parts += erased.parts
             if not erased.paths:  # look again after deleting: a writer may have renamed its temporary file meanwhile
                 break
-        forgotten = forget_missing(self.path)
+        forgotten = forget_missing(self.file)
         stay = [page for page in read_list(self.file).pages() if page not in deleted] if rows_stay else []
         forget_pages(self.file, keep=[*stay, *map(Path, kept)])
         links = note.card.other_names_of_file_before if note.card.removed_photographs else 0

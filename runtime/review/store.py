@@ -73,9 +73,14 @@ class ReviewStore:
         path: the database; it need not exist.
     """
 
-    def __init__(self, file: Path) -> None:
-        """Name the store of a file. Nothing is opened or created."""
-        self.path = review_path(file)
+    def __init__(self, file: Path, *, at: Path | None = None) -> None:
+        """Name the store of a file. Nothing is opened or created.
+
+        Args:
+            file: the embedding file.
+            at: the database; None for that beside the file.
+        """
+        self.path = at or review_path(file)
         self._database = Database(self.path, Path(os.path.realpath(file)))
 
     def clock(self) -> int:

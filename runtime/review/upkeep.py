@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..storage.file import EmbeddingFile
-from ..storage.nearby import other_names
+from ..storage.nearby import other_names, place_of, repeats
 from .rows import known_paths
-from .store import ReviewStore, review_path
+from .store import SUFFIX, ReviewStore, review_path
 
 
 def check_stores(file: Path) -> None:
@@ -19,19 +19,22 @@ def check_stores(file: Path) -> None:
     Raises:
         LockedError, StorageError: a store cannot be read, or is nothing of this user.
     """
-    for name in _names(file):
-        ReviewStore(name).paths()
+    for store in _stores(file):
+        store.paths()
 
 
-def _names(file: Path) -> tuple[Path, ...]:
-    """The name of a file, and those that it had before."""
-    return Path(os.path.realpath(file)), *other_names(file).earlier
+def _stores(file: Path) -> list[ReviewStore]:
+    """The decisions beside a file, and those of its identity beside a link to it and names that it had before."""
+    names, real = other_names(file), Path(os.path.realpath(file))
+    beside = {Path(f"{name}{SUFFIX}") for name in (place_of(file), *names.earlier, *names.taken)} - {review_path(file)}
+    others = [path for path in sorted(beside) if names.identity and repeats(path, names.identity, real)]
+    return [ReviewStore(file), *(ReviewStore(file, at=path) for path in others)]
 
 
 def forget_missing(file: Path) -> int:
     """Erase from the decisions about a file all photos that it does not have, durably. Doing so twice does no harm.
 
-    The decisions under a name that the file had before are included.
+    The decisions beside a link to the file, and under names that it had before, are included.
 
     Args:
         file: a finished embedding file.
@@ -41,8 +44,7 @@ def forget_missing(file: Path) -> int:
         DiskFullError, LockedError, StorageError: a store cannot be read or changed.
     """
     forgotten = 0
-    for name in _names(file):
-        store = ReviewStore(name)
+    for store in _stores(file):
         paths = store.paths()
         if paths:
             with EmbeddingFile(file) as embeddings:

@@ -20,6 +20,7 @@ from runtime.maintenance import erase
 from runtime.maintenance import merge as merging
 from runtime.maintenance.copies import copying
 from runtime.maintenance.unfinished import is_unfinished
+from runtime.review.review import PairVerdict, Review
 from runtime.storage import deletion
 from runtime.storage.derived import derived_file, record_page, record_start, take_fingerprint
 from runtime.storage.file import EmbeddingFile
@@ -828,3 +829,24 @@ def test_a_page_that_went_away_after_a_killed_removal_is_named(place: str, file:
     assert all("deleted by the interrupted removal, or moved" in named[path] for path in gone)
     assert "if you moved it" in named[str(moved_before)]
     assert not folder.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("left", ["beside a link", "under a name that another file took"])
+def test_decisions_that_a_moved_file_left_behind_forget_the_person(left: str, file: Path, samples: Path) -> None:
+    with EmbeddingFile(file) as embeddings:
+        rows = [embeddings.names(range(embeddings.rows)).index(f"{person}/0.jpg") for person in ("P00", PERSON)]
+    with Review(file) as review:
+        review.decide_pairs([PairVerdict(*rows, "different")])
+    decisions, given = file.with_name("people.h5.review"), file
+    if left == "beside a link":
+        (file.parent / "big").mkdir()
+        file.rename(file.parent / "big" / "people.h5")
+        file.symlink_to(file.parent / "big" / "people.h5")
+    else:
+        given = file.rename(file.with_name("old.h5"))
+        shutil.copy(samples / "rest.h5", file)
+    assert f"{PERSON}/0.jpg".encode() in decisions.read_bytes()
+    receipt = json.loads(remove(given, "--json").stdout)
+    assert receipt["faces_erased_from_decisions"] == 1
+    assert f"{PERSON}/0.jpg".encode() not in decisions.read_bytes()
