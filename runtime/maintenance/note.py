@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StorageError
-from ..files import is_trusted, sync_folder, write_durable
+from ..files import is_trusted, sync_folder, temporary_path, write_durable
 from ..regular import read_regular
 from ..schema import convert, parse_json
 from .receipt import name_digest
@@ -143,6 +143,7 @@ def write_note(file: Path, note: Note) -> None:
 
 
 def drop_note(file: Path) -> None:
-    """Delete the note: the removal is finished."""
-    note_path(file).unlink(missing_ok=True)
+    """Delete the note, and what a power cut left of a new one: the removal is finished."""
+    for path in (note_path(file), temporary_path(note_path(file))):
+        path.unlink(missing_ok=True)
     sync_folder(file.parent)

@@ -305,7 +305,8 @@ class Removal:
         rows_stay = not note.card.removed_photographs
         absent, is_removed = [*map(Path, note.absent)], note.is_removed()
         deleted: dict[Path, None] = {}
-        kept = self._gone_meanwhile(note, root) if resumed else {}
+        gone = self._gone_meanwhile(note, root) if resumed else {}
+        kept: dict[str, str] = {}
         parts = 0
         for _ in range(_MOST_LOOKS):
             derived = derived_from(
@@ -330,6 +331,7 @@ class Removal:
         forget_pages(self.file, keep=[*stay, *map(Path, kept)])
         links = note.card.other_names_of_file_before if note.card.removed_photographs else 0
         hard_links = [("unknown", f"the old file has other names: {links} (hard links)")] if links else []
+        places = gone | kept  # what is gone is named once, and not looked for again
         ignored = [(str(self._ignored[0]), self._ignored[1])] if self._ignored else []
         facts = {
             **note.card.facts(),
@@ -338,7 +340,7 @@ class Removal:
             "deleted": list(map(str, deleted)),
             **({"erased_in_folders_that_stay": parts} if parts else {}),
             **({"faces_erased_from_decisions": forgotten} if forgotten else {}),
-            "may_still_show": [{"path": path, "why": why} for path, why in (*kept.items(), *hard_links, *ignored)],
+            "may_still_show": [{"path": path, "why": why} for path, why in (*places.items(), *hard_links, *ignored)],
             "photographs": "not deleted: facemill deletes no photographs",
             "finished_utc": utc_now(),
         }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.errors import ConfigError, StorageError
+from runtime.errors import ConfigError, OutputExistsError, StorageError
 from runtime.index.approximate import ApproximateIndex
 from runtime.index.codesfile import codes_path
 from runtime.index.kinds import APPROXIMATE
@@ -199,7 +199,7 @@ def test_an_index_that_cannot_be_stored_still_answers(tmp_path: Path) -> None:
     path = write_gallery(tmp_path / "people.h5", crowd(300))
     (tmp_path / "people.h5.faiss-sq8.partial").mkdir()
     with EmbeddingFile(path) as gallery:
-        with raises(StorageError, "people.h5.faiss-sq8", "--index flat"):
+        with raises(OutputExistsError, "people.h5.faiss-sq8.partial"):
             ApproximateIndex(gallery, "sq8", 5)
         codes_path(path, "x").with_name("people.h5.faiss").unlink()
         (tmp_path / "people.h5.faiss.partial").mkdir()
