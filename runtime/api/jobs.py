@@ -373,7 +373,7 @@ def remove(
                 logger.info("completed a removal that was interrupted: %s", facts["receipt"])
         plan = removal.find(asked, keep_pages=keep_pages)
         if plan.missing and not ignore_missing:
-            earlier = removal.find_earlier(plan.missing, receipt_path)
+            earlier = removal.find_earlier(plan, receipt_path)
             if not earlier:
                 raise unknown_names(plan)
             logger.info("removed before, on %s: %s", earlier["begun_utc"], earlier["receipt"])

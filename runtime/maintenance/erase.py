@@ -19,7 +19,7 @@ from ..receipts.whole import IsRemoved, changed_parts, erase_parts, why_not_whol
 from ..sources.kinds import EXTENSIONS
 from ..storage.deletion import delete, is_renamed, renamed_remains
 from ..storage.derived import is_own_page, record_page, take_fingerprint
-from ..storage.nearby import derived_nearby, identity_of, is_index_of_others
+from ..storage.nearby import derived_nearby, is_index_of_others
 from ..storage.pagelist import PageList, read_list
 from .copies import sweep_copies
 from .unfinished import is_unfinished
@@ -75,6 +75,7 @@ def derived_from(
     keep_pages: bool = False,
     absent: Sequence[Path] | None = None,
     rows_stay: bool = False,
+    runs: bool = True,
     is_removed: IsRemoved = lambda path: False,
 ) -> Derived:
     """Find all files that were made from a file, beside its given name and its real path.
@@ -86,6 +87,7 @@ def derived_from(
         absent: pages that were not where facemill wrote them before a removal deleted any; None to look now.
         rows_stay: no row is removed from the file. Find only unfinished runs, and what was made from rows that it had
             before another file replaced it, as `process --force` does.
+        runs: find unfinished runs too; without it only where rows stay.
         is_removed: whether a photo, by its absolute path, is removed: the receipt of a folder may have another root
             than the file has now. A folder with the last copy of another photo stays.
     """
@@ -93,16 +95,19 @@ def derived_from(
     beside = sorted([*derived_nearby(file, known.names.earlier), *known.names.indexes(file)])
     recorded, elsewhere = known.pages(), known.elsewhere
     if rows_stay:
-        identity = identity_of(file)
-        beside = [path for path in beside if is_unfinished(path, file) or is_index_of_others(path, file, identity)]
-        recorded = [page for page in recorded if known.is_of_others(page, identity)]
-        elsewhere = tuple(place for place in elsewhere if known.is_of_others(place, identity))
+        identity = known.names.identity
+        beside = [
+            path for path in beside if (runs and is_unfinished(path, file)) or is_index_of_others(path, file, identity)
+        ]
+        recorded = [page for page in recorded if known.is_of_others(page)]
+        elsewhere = tuple(place for place in elsewhere if known.is_of_others(place))
     links = [path for path in beside if path.is_symlink() and path.exists()]
     kept = [(os.path.realpath(link), f"the link {link} led to it") for link in links]
     kept += [(destination, "rows of the file were copied to it: remove them from it too") for destination in elsewhere]
-    if known.distrusted and not rows_stay:
-        kept.append((str(known.distrusted), "another user may have written this list of pages, so it was not followed"))
     if not rows_stay:
+        if known.distrusted:
+            reason = "another user may have written this list of pages, so it was not followed"
+            kept.append((str(known.distrusted), reason))
         kept += [
             (str(path), "this list of pages may be that of another file, so it was not followed")
             for path in known.foreign

@@ -70,6 +70,7 @@ class Note:
         key: of the digests of names, 64 hexadecimal digits.
         absent: pages that were not where facemill wrote them when the removal began.
         erased: pages that were deleted since.
+        keep_runs: whether unfinished runs of the file stay.
     """
 
     card: Card
@@ -77,6 +78,7 @@ class Note:
     key: str
     absent: tuple[str, ...] = ()
     erased: tuple[str, ...] = ()
+    keep_runs: bool = False
 
     def digest(self, name: bytes) -> str:
         """The digest of a photo or folder, by its absolute path, as `asked_hmac` and `removed_hmac` hold it."""

@@ -50,7 +50,12 @@ class RemovalPlan:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to erase."""
-        return not len(self.rows) and not self.unfinished and not self.earlier
+        return self.keeps_runs and not self.earlier
+
+    @property
+    def keeps_runs(self) -> bool:
+        """Whether unfinished runs of the file go on: no row is removed, and none of them holds a named photo."""
+        return not len(self.rows) and not self.unfinished
 
     @property
     def earlier(self) -> tuple[str, ...]:
@@ -72,7 +77,7 @@ def unknown_names(plan: RemovalPlan) -> ConfigError:
     )
     if plan.earlier:
         text += (
-            f". It also erases what was made from the rows that {file} had before it was made anew:\n"
+            f". That option also erases what was made from the earlier rows of {file}, before it was made anew:\n"
             f"{_examples([printable(place) for place in plan.earlier])}"
         )
     return ConfigError(text)

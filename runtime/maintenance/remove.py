@@ -151,6 +151,7 @@ class Removal:
                     source.root,
                     keep_pages=keep_pages,
                     rows_stay=not len(rows),
+                    runs=bool(len(rows) or runs.paths),
                     is_removed=lambda path: not removed.isdisjoint(names_of(below(source.root, path))),
                 ),
                 extras=tuple(source.foreign_datasets()),
@@ -166,18 +167,17 @@ class Removal:
         asked = set(note.card.asked_hmac)
         return {name for name in names if note.digest(os.path.join(root, name)) in asked}
 
-    def find_earlier(self, names: Sequence[bytes], receipt: Path | None = None) -> dict[str, Any]:
+    def find_earlier(self, plan: RemovalPlan, receipt: Path | None = None) -> dict[str, Any]:
         """Find the receipt of an earlier removal of names that are not in the file.
 
         Args:
-            names: as `RemovalPlan.missing` gives them.
+            plan: the plan of `find`.
             receipt: a further file that may be the receipt.
         Returns:
             The facts of the latest receipt that shows it; empty if none does.
         """
         beside = self.path.parent.glob(glob.escape(self.path.name) + ".removed-*.json")
-        with EmbeddingFile(self.path) as current:
-            paths = [os.path.join(current.root, name) for name in names]
+        paths = [os.path.join(plan.root, name) for name in plan.missing]
         earlier = find_receipt(self.path, [*beside, *([receipt] if receipt else [])], paths)
         return {**earlier[1], "receipt": str(earlier[0])} if earlier else {}
 
@@ -207,7 +207,7 @@ class Removal:
         """
         assert not plan.is_empty
         now, key = utc_now(), new_key()
-        if (self._folder.path / "plan.json").exists():
+        if (self._folder.path / "plan.json").exists() and not plan.keeps_runs:
             logger.warning("the unfinished run on %s is discarded: it was started before this removal", self.path)
         with self._lock_pairs(), EmbeddingFile(self.path) as source:
             before = source.metadata["run_id"]
@@ -237,11 +237,11 @@ class Removal:
                 run_id_after=run_id,
                 root=os.fsdecode(source.root),
             )
-            note = Note(card, keep_pages, key, tuple(map(str, plan.derived.absent)))
+            note = Note(card, keep_pages, key, tuple(map(str, plan.derived.absent)), keep_runs=plan.keeps_runs)
             write_note(self.path, note)
             self._noted = self.path
-            self._folder.clear()
             if len(plan.rows):
+                self._folder.clear()
                 with rewriting(self._folder, [Part.of(source, keep)]) as new:
                     metadata = metadata_after(source.metadata, new.ledger, run_id=run_id)
                     assemble(self.path, new.ledger, new.paths, metadata, source.dtype)
@@ -301,7 +301,8 @@ class Removal:
         with EmbeddingFile(self.path) as new:
             root = new.root
             after = {"photographs_after": len(new.status), "embeddings_after": int(new.vector_counts.sum())}
-        self._folder.clear()
+        if not note.keep_runs:
+            self._folder.clear()
         rows_stay = not note.card.removed_photographs
         absent, is_removed = [*map(Path, note.absent)], note.is_removed()
         deleted: dict[Path, None] = {}
@@ -315,6 +316,7 @@ class Removal:
                 keep_pages=note.keep_pages,
                 absent=absent,
                 rows_stay=rows_stay,
+                runs=not note.keep_runs,
                 is_removed=is_removed,
             )
             try:

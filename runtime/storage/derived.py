@@ -241,7 +241,7 @@ def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
     known = read_list(file)
     if known.distrusted:
         return
-    keep_set, own = set(keep), identity_of(file)
+    keep_set, own = set(keep), known.names.identity
     noted: list[tuple[Path | str, str]]
     noted = [(page, _line(file, page, s)) for page in known.pages() if page in keep_set for s in known.states(page)]
     noted += [(place, json.dumps({"elsewhere": place})) for place in known.elsewhere]

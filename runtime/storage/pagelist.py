@@ -66,14 +66,13 @@ class PageList:
     near: frozenset[Path]
     identities: dict[Path | str, str]
 
-    def is_of_others(self, page: Path | str, identity: str) -> bool:
+    def is_of_others(self, page: Path | str) -> bool:
         """Whether a page shows rows that the file had before it was replaced by another one of its name.
 
         Args:
             page: one of `pages` or `elsewhere`.
-            identity: what the file and its earlier versions share; see `nearby.identity_of`.
         """
-        return self.identities.get(page) not in (None, "", identity)
+        return self.identities.get(page) not in (None, "", self.names.identity)
 
     def states(self, page: Path) -> tuple[Fingerprint | None, ...]:
         """The fingerprints of a page, or None once if its writer was killed."""
@@ -176,6 +175,7 @@ def _unfinished(page: Path) -> list[Path]:
 
 
 def folder_of_file(file: Path) -> str:
+    """The folder in which an embedding file lies; a link to the file is followed."""
     return os.path.dirname(os.path.realpath(file))
 
 
@@ -185,6 +185,7 @@ def is_below(folder: Path | str, page: Path) -> bool:
 
 
 def list_of(file: Path) -> Path:
+    """The list of an embedding file: `people.h5` -> `people.h5.pages`; a link to the file is followed."""
     return _list_beside(Path(os.path.realpath(file)))
 
 

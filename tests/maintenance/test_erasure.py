@@ -552,6 +552,29 @@ def test_what_was_made_before_a_run_that_started_over_is_erased_too(
 
 
 @pytest.mark.slow
+def test_an_unfinished_run_that_holds_no_named_photo_outlives_the_pages_of_earlier_rows(
+    file: Path, samples: Path, tiny_engine: Path
+) -> None:
+    assert (
+        run("search", file, samples / "photos" / PERSON / "0.jpg", "--html", file.parent / "before.html").returncode
+        == 0
+    )
+    again = ("process", samples / "photos", "-o", file, "--engine", tiny_engine, "--align", "none", "--force")
+    assert run(*again).returncode == 0
+    kill_at("runtime.pipeline.run.assemble", *again)
+    plan = file.parent / "people.h5.parts" / "plan.json"
+    before = plan.read_bytes()
+    removed = remove(file, "--ignore-missing", name="nobody")
+    assert removed.returncode == 0
+    assert not (file.parent / "before.html").exists()
+    assert plan.read_bytes() == before
+    assert "discarded" not in removed.stderr
+    resumed = run(*again)
+    assert resumed.returncode == 0
+    assert len(paths_in(file)) == 12
+
+
+@pytest.mark.slow
 def test_an_index_of_another_file_in_the_folder_stays(searched: Path, samples: Path) -> None:
     shutil.copy2(searched, searched.with_name("copy.h5"))
     index, page = searched.with_name("people.h5.faiss"), searched.with_name("page.html")
