@@ -33,6 +33,7 @@ import numpy as np
 from nation import write_nation
 from report import write_results
 from server import ROUTE, server, server_process
+from threads import time_threads
 
 SIZES = ((112, 112), (150, 200), (300, 400), (600, 800))  # width, height; most requests of `memory` are small
 WEIGHTS = (60, 30, 9, 1)  # how often each size comes, of a hundred
@@ -63,24 +64,8 @@ def ask(connection: http.client.HTTPConnection, photo: bytes, route: str = ROUTE
 
 
 def in_threads(work: Callable[[int], None], threads: int) -> float:
-    """Call work(number) in a thread for each number; returns the seconds. The first error is raised again."""
-    errors: list[BaseException] = []
-
-    def guarded(number: int) -> None:
-        try:
-            work(number)
-        except BaseException as err:  # raised in the main thread
-            errors.append(err)
-
-    start_s = time.perf_counter()
-    workers = [threading.Thread(target=guarded, args=(number,)) for number in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if errors:
-        raise errors[0]
-    return time.perf_counter() - start_s
+    """Call work(number) in a thread for each number; returns the seconds."""
+    return time_threads(threads, lambda _, number: work(number), range(threads))
 
 
 @contextmanager

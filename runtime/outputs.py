@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .contents import SNIFF_BYTES, TEXT, is_text, kind_of
 from .errors import ConfigError, OutputExistsError
-from .regular import AnyPath, NotRegular, open_regular
+from .regular import AnyPath, NotRegular, read_start
 
 SIDE_BYTES = 64  # more than any name beside an output adds, such as `.removed-20260101T000000Z-2.json.key.partial`
 TEMPORARY_SUFFIX = ".partial"
@@ -172,7 +172,7 @@ def refuse_other_kind(path: Path, kind: str, *, other: str = "another file with 
     """
     start = b""
     with suppress(OSError):  # missing, or not readable: the writer says more
-        start = first_bytes(path)
+        start = read_start(path, SNIFF_BYTES)
     found = kind_of(start)
     if found in (kind, "") and not (kind == TEXT and b"\0" in start):
         return
@@ -197,7 +197,7 @@ def check_appended(path: Path, others: Iterable[AnyPath], *, option: str) -> Non
     fault = f"is also {same}, which this command reads or writes" if same else ""
     if not fault:
         try:
-            if not is_text(first_bytes(path)):
+            if not is_text(read_start(path, SNIFF_BYTES)):
                 fault = "holds something else than text"
         except NotRegular as err:
             fault = "" if err.kind == "a device" else f"is {err.kind}"
@@ -213,16 +213,3 @@ def _is(real: str, other: AnyPath) -> bool:
         return os.path.samestat(os.stat(real), os.stat(other))
     except (OSError, ValueError):
         return real == os.path.realpath(os.fsdecode(other).replace("\0", ""))
-
-
-def first_bytes(path: AnyPath, count: int = SNIFF_BYTES) -> bytes:
-    """The first bytes of a regular file.
-
-    Raises:
-        OSError: it cannot be read, or is something else.
-    """
-    fd = open_regular(path)
-    try:
-        return os.read(fd, count)
-    finally:
-        os.close(fd)

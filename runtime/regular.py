@@ -94,6 +94,23 @@ def read_regular(path: AnyPath, max_bytes: int) -> bytes:
         os.close(fd)
 
 
+def read_start(path: AnyPath, count: int) -> bytes:
+    """Read the first bytes of a regular file.
+
+    Args:
+        path: text, bytes or a `Path`.
+        count: number of bytes; a shorter file has fewer.
+    Raises:
+        NotRegular: it is something else.
+        OSError: it is missing or cannot be read.
+    """
+    fd = open_regular(path)
+    try:
+        return os.read(fd, count)
+    finally:
+        os.close(fd)
+
+
 def check_readable(path: AnyPath, max_bytes: int) -> None:
     """Check, before the work, that `read_regular` will take a file; see there for the arguments and errors."""
     fd = open_regular(path)

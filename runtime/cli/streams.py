@@ -3,8 +3,8 @@
 stderr and a terminal are displays: when one of them cannot be written any more, the command goes on without it and the
 log file says why. stdout to a file or a pipe is a result: a result that cannot be written ends the command.
 
-The decoders of images print their warnings on descriptor 2, without the name of the photo and across the
-live line. The outcome of the photo says what they mean, so these lines go to the log; all other lines pass.
+The decoders of images print their warnings on descriptor 2, without the name of the photo and across the live line. The
+outcome of the photo says what they mean, so these lines go to the log; all other lines pass.
 """
 
 from __future__ import annotations

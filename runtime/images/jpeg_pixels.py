@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .jpeg_header import scan_ends
+from .jpeg_whole import junk
 
 logger = logging.getLogger(__name__)
 
-_JUNK = b"\x55\xaa" * 32  # bytes that decode to something else than the zeros that a decoder puts for missing data
 # Warnings about other things than pixels, and a kind that is not decoded here. All others mean damage.
 _HARMLESS = re.compile(
     "Unknown Adobe|unknown JFIF|bad ICC|Invalid SOS|Inconsistent progression|Could not determine subsampling"
@@ -105,7 +105,7 @@ def _ends_early(data: bytes) -> bool:
     ends = [start + len(data[start:end].rstrip(b"\xff")) for start, end in scan_ends(data)]  # without fill bytes
     parts = [data[start:end] for start, end in zip([0, *ends], [*ends, len(data)], strict=True)]
     small = cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_IGNORE_ORIENTATION
-    pictures: list[Any] = [cv2.imdecode(np.frombuffer(file, np.uint8), small) for file in (data, _JUNK.join(parts))]
+    pictures: list[Any] = [cv2.imdecode(np.frombuffer(file, np.uint8), small) for file in (data, junk(64).join(parts))]
     return all(picture is not None for picture in pictures) and not np.array_equal(*pictures)
 
 

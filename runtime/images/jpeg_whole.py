@@ -1,6 +1,6 @@
 """Find out whether the image data of a doubtful JPEG are whole.
 
-What this leaves to the decoder, `jpeg_pixels.py` hears from it. But a decoder takes zeros for pixels without a warning.
+The decoder reports most missing data: see `jpeg_pixels.py`. But it takes zeros for pixels, and reports nothing.
 What stands after the last pixel cannot change the picture: if it changes with other bytes there, pixels were missing.
 And if the last bytes can change without a change of the picture, the decoder did not get that far. Only files with a
 run of zeros in their image data are decoded more than once.
@@ -48,10 +48,10 @@ def whole_jpeg(data: bytes, decode: Decode, *, sequential: bool) -> bytes:
         zeros = end - len(data[start:end].rstrip(b"\0")) - start
         if not sequential and restarts_missing(data, start, end):
             raise ValueError("restart markers are missing in the image data")
-        if zeros and _same(data, data[: end - zeros] + _junk(zeros) + data[end:], decode):
+        if zeros and _same(data, data[: end - zeros] + junk(zeros) + data[end:], decode):
             continue  # padding after the last pixel
         certain = sequential and not zeros_are_flat(data)
-        if certain or not _same(data, data[:end] + _junk(64) + data[end:], decode):
+        if certain or not _same(data, data[:end] + junk(64) + data[end:], decode):
             raise ValueError("a part of the image data is zeros")
         if sequential and not zeros:  # an area of one colour may be zeros, in other kinds of scans as well
             last = data[end - _LEFTOVER : end]
@@ -61,7 +61,8 @@ def whole_jpeg(data: bytes, decode: Decode, *, sequential: bool) -> bytes:
     return data
 
 
-def _junk(count: int) -> bytes:
+def junk(count: int) -> bytes:
+    """Bytes that decode to something else than the zeros that a decoder puts for missing data."""
     return (_OTHER_BYTES * (count // 2 + 1))[:count]
 
 

@@ -76,9 +76,10 @@ class Disks:
 
     def read(self, path: bytes, device: int) -> None:
         """Note a photo that could be read, and the device of its file."""
-        folder = os.path.dirname(path)
-        if folder != os.path.dirname(self._good):  # threads read from several folders in turn
-            self._existing.note_read(folder)
+        if not self._walked:
+            folder = os.path.dirname(path)
+            if folder != os.path.dirname(self._good):  # threads read from several folders in turn
+                self._existing.note_read(folder)
         self._good = path
         if device not in self._devices:  # behind a link that the scan did not see, such as one of a list
             self._devices.add(device)

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from .. import contents
 from ..errors import MachineError
-from ..regular import NotRegular, open_regular
+from ..regular import NotRegular, read_start
 
 EXTENSIONS = frozenset({b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", b".tiff", b".jp2", b".avif"})
 # Thumbnails and notes of NAS boxes and operating systems: copies of photos, or no photos in spite of their names.
@@ -122,17 +122,11 @@ def passed_over_text(passed_over: Sequence[tuple[str, int]]) -> str:
 
 def _first_bytes(path: bytes, count: int = _SNIFF_BYTES) -> bytes:
     try:
-        fd = open_regular(path)
+        return read_start(path, count)
     except NotRegular:
         return b""
     except OSError as err:
         return _nothing(err, path)
-    try:
-        return os.read(fd, count)
-    except OSError as err:
-        return _nothing(err, path)
-    finally:
-        os.close(fd)
 
 
 def _nothing(err: OSError, path: bytes) -> bytes:

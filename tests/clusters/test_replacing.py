@@ -118,20 +118,18 @@ def edit_unseen(path: Path) -> None:
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
 
 
-def test_an_edited_copy_of_the_same_size_and_time_is_not_removed(file: Path) -> None:
+@pytest.mark.parametrize(
+    ("edited", "reason"),
+    [
+        ("out/cluster-00001/1.jpg", "'cluster-00001/1.jpg', which was changed"),
+        ("photos/a/1.jpg", "'cluster-00001/1.jpg', whose original"),  # then the copy is the last one
+    ],
+)
+def test_an_edit_that_keeps_size_and_time_is_seen(edited: str, reason: str, file: Path) -> None:
     folder = fill(file, "copy")
-    edit_unseen(folder / "cluster-00001" / "1.jpg")
+    edit_unseen(file.parent / edited)
     before = tree(folder)
-    with raises(OutputExistsError, "'cluster-00001/1.jpg', which was changed"):
-        fill(file, "copy", force=True)
-    assert tree(folder) == before
-
-
-def test_a_copy_is_the_last_one_if_its_original_was_edited_and_has_the_same_size_and_time(file: Path) -> None:
-    folder = fill(file, "copy")
-    edit_unseen(file.parent / "photos" / "a" / "1.jpg")
-    before = tree(folder)
-    with raises(OutputExistsError, "'cluster-00001/1.jpg', whose original"):
+    with raises(OutputExistsError, reason):
         fill(file, "copy", force=True)
     assert tree(folder) == before
 
